@@ -1,0 +1,189 @@
+"""Cameras: where each picture was taken from. The only module that knows a foreign frame convention.
+
+World: right-handed, z up, the object inside [-1, 1]^3.  Camera: OpenGL (x right, y up, looks along -z).
+Intrinsics are divided by picture width (fx, cx) and height (fy, cy), so they survive resizing.
+Picture coordinates ``uv`` run from (0, 0), the outer corner of the top left pixel, to (1, 1); the centre of the
+pixel in row i and column j of a width x height picture is ((j + 0.5) / width, (i + 0.5) / height).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Rays:
+    """Half-lines in the world; ``directions`` have unit length, so depths along them are distances."""
+
+    origins: Float[Tensor, "*rays 3"]
+    directions: Float[Tensor, "*rays 3"]
+
+
+@dataclass(frozen=True, eq=False)
+class Cameras:
+    """Pinhole cameras, one a view.
+
+    ``T_world_camera`` takes OpenGL camera coordinates to the world; ``intrinsics`` holds (fx, fy, cx, cy),
+    normalised by picture width and height.
+    """
+
+    T_world_camera: Float[Tensor, "views 4 4"]
+    intrinsics: Float[Tensor, "views 4"]
+
+    def __len__(self) -> int:
+        return self.T_world_camera.shape[0]
+
+    def __getitem__(self, index: slice | Sequence[int] | Tensor) -> "Cameras":
+        """Choose views by slice, list of indices or mask; always a batch."""
+        chosen = index if isinstance(index, (slice, Tensor)) else torch.as_tensor(index, dtype=torch.long)
+        return Cameras(self.T_world_camera[chosen], self.intrinsics[chosen])
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Cameras":
+        return Cameras(self.T_world_camera.to(device, dtype), self.intrinsics.to(device, dtype))
+
+    @property
+    def positions(self) -> Float[Tensor, "views 3"]:
+        """Camera centres in the world."""
+        return self.T_world_camera[:, :3, 3]
+
+    @property
+    def T_camera_world(self) -> Float[Tensor, "views 4 4"]:
+        """World to OpenGL camera, in closed form: the rotation is orthonormal."""
+        R_camera_world = self.T_world_camera[:, :3, :3].mT
+        t = -(R_camera_world @ self.T_world_camera[:, :3, 3:])
+        bottom = self.T_world_camera[:, 3:, :]
+        return torch.cat([torch.cat([R_camera_world, t], dim=2), bottom], dim=1)
+
+    def project(
+        self, points: Float[Tensor, "points 3"] | Float[Tensor, "views points 3"]
+    ) -> tuple[Float[Tensor, "views points 2"], Float[Tensor, "views points"]]:
+        """World points to picture coordinates ``uv`` and ``depth_z``, the distance along the viewing axis.
+
+        Points with ``depth_z <= 0`` are behind the camera; their uv means nothing.
+        """
+        T_camera_world = self.T_camera_world
+        p_camera = points @ T_camera_world[:, :3, :3].mT + T_camera_world[:, None, :3, 3]
+        depth_z = -p_camera[..., 2]
+        fx, fy, cx, cy = (value[:, None] for value in self.intrinsics.unbind(1))
+        u = fx * p_camera[..., 0] / depth_z + cx
+        v = cy - fy * p_camera[..., 1] / depth_z  # picture rows run downwards, the camera's y upwards
+        return torch.stack([u, v], dim=2), depth_z
+
+    def rays(self, height: int, width: int) -> Rays:
+        """World rays through all pixel centres, shape (views, height, width, 3)."""
+        like = self.intrinsics
+        u = (torch.arange(width, device=like.device, dtype=like.dtype) + 0.5) / width
+        v = (torch.arange(height, device=like.device, dtype=like.dtype) + 0.5) / height
+        v_grid, u_grid = torch.meshgrid(v, u, indexing="ij")
+        fx, fy, cx, cy = (value[:, None, None] for value in self.intrinsics.unbind(1))
+        d_camera = torch.stack(
+            [(u_grid - cx) / fx, (cy - v_grid) / fy, -torch.ones_like(u_grid).expand(len(self), -1, -1)],
+            dim=3,
+        )
+        directions = torch.nn.functional.normalize(
+            torch.einsum("vij,vhwj->vhwi", self.T_world_camera[:, :3, :3], d_camera), dim=3
+        )
+        return Rays(self.positions[:, None, None, :].expand_as(directions), directions)
+
+    def embedding(self) -> Float[Tensor, "views 16"]:
+        """The 16 numbers that InstantMesh reads: rows 0 to 2 of ``T_world_camera``, then fx, fy, cx, cy."""
+        return torch.cat([self.T_world_camera[:, :3, :].flatten(1), self.intrinsics], dim=1)
+
+    @classmethod
+    def cat(cls, parts: Sequence["Cameras"]) -> "Cameras":
+        return cls(torch.cat([part.T_world_camera for part in parts]), torch.cat([part.intrinsics for part in parts]))
+
+    @classmethod
+    def look_at(
+        cls,
+        positions: Float[Tensor, "views 3"],
+        fov_deg: float,
+        target: Float[Tensor, "3"] | None = None,
+        aspect: float = 1.0,
+    ) -> "Cameras":
+        """Cameras at ``positions`` that look at ``target`` (the origin), the world's z up in the picture.
+
+        ``fov_deg`` is the vertical field of view, ``aspect`` width / height. Looking straight up or down, the
+        top of the picture is the world's +y or -y.
+        """
+        backward = torch.nn.functional.normalize(
+            positions - (torch.zeros(3) if target is None else target).to(positions), dim=1
+        )
+        up = torch.tensor([0.0, 0.0, 1.0]).to(positions).expand_as(backward)
+        # Parallel to z the cross product vanishes; y takes the place of z there.
+        parallel = backward[:, 2:].abs() > 1 - 1e-7
+        up = torch.where(parallel, torch.tensor([0.0, 1.0, 0.0]).to(positions), up)
+        right = torch.nn.functional.normalize(torch.linalg.cross(up, backward), dim=1)
+        true_up = torch.nn.functional.normalize(torch.linalg.cross(backward, right), dim=1)
+        T = torch.eye(4).to(positions).repeat(len(positions), 1, 1)
+        T[:, :3, :] = torch.stack([right, true_up, backward, positions], dim=2)
+        return cls(T, _intrinsics_from_fov(fov_deg, aspect).to(positions).repeat(len(positions), 1))
+
+    @classmethod
+    def spherical(
+        cls,
+        azimuths_deg: Sequence[float],
+        elevations_deg: Sequence[float],
+        radius: float,
+        fov_deg: float,
+        aspect: float = 1.0,
+    ) -> "Cameras":
+        """Cameras on a sphere that look at the origin. Azimuth 0 is +x and grows towards +y."""
+        azimuth_rad = torch.deg2rad(torch.tensor(azimuths_deg, dtype=torch.float64))
+        elevation_rad = torch.deg2rad(torch.tensor(elevations_deg, dtype=torch.float64))
+        directions = torch.stack(
+            [
+                elevation_rad.cos() * azimuth_rad.cos(),
+                elevation_rad.cos() * azimuth_rad.sin(),
+                elevation_rad.sin(),
+            ],
+            dim=1,
+        )
+        return cls.look_at((radius * directions).float(), fov_deg, aspect=aspect)
+
+    @classmethod
+    def orbit(
+        cls,
+        count: int,
+        elevation_deg: float | Sequence[float] = 0.0,
+        radius: float = 4.0,
+        fov_deg: float = 30.0,
+        clockwise: bool = False,
+        aspect: float = 1.0,
+    ) -> "Cameras":
+        """``count`` cameras evenly around the z axis, the first on +x, no end point.
+
+        Seen from above the camera moves counter-clockwise (towards +y), or clockwise when asked.
+        ``elevation_deg`` is one angle or one a view.
+        """
+        step = (-360.0 if clockwise else 360.0) / count
+        elevations = [elevation_deg] * count if isinstance(elevation_deg, (int, float)) else list(elevation_deg)
+        return cls.spherical([i * step for i in range(count)], elevations, radius, fov_deg, aspect)
+
+    @classmethod
+    def zero123plus(cls, version: str = "1.2", radius: float = 4.0, fov_deg: float = 30.0) -> "Cameras":
+        """The six views of a Zero123++ sheet: azimuths 30, 90, ... 330; elevations 20/-10 (v1.2) or 30/-20 (v1.1)."""
+        high, low = {"1.2": (20.0, -10.0), "1.1": (30.0, -20.0)}[version]
+        return cls.spherical([30.0, 90.0, 150.0, 210.0, 270.0, 330.0], [high, low] * 3, radius, fov_deg)
+
+    @classmethod
+    def from_opencv(
+        cls, T_world_camera_opencv: Float[Tensor, "views 4 4"], intrinsics: Float[Tensor, "views 4"]
+    ) -> "Cameras":
+        """From OpenCV / COLMAP camera-to-world matrices (x right, y down, looks along +z)."""
+        flip = torch.tensor([1.0, -1.0, -1.0, 1.0]).to(T_world_camera_opencv)
+        return cls(T_world_camera_opencv * flip, intrinsics)
+
+
+def focal_from_fov(fov_deg: float) -> float:
+    """Focal length as a fraction of the picture's side, for the field of view across that side."""
+    return 0.5 / math.tan(math.radians(fov_deg) / 2)
+
+
+def _intrinsics_from_fov(fov_deg: float, aspect: float) -> Float[Tensor, "4"]:
+    fy = focal_from_fov(fov_deg)
+    return torch.tensor([fy / aspect, fy, 0.5, 0.5])

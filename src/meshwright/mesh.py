@@ -1,0 +1,134 @@
+"""Mesh: triangles with colours or a texture, and what can be asked of them."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """Triangles in the world (right-handed, z up), counter-clockwise seen from outside.
+
+    ``vertex_colors``: sRGB in [0, 1].
+    ``uv``: texture coordinates, u to the right, v **upwards** from the bottom left corner of ``texture``;
+    ``uv_faces`` indexes them for each face corner. ``texture``: sRGB in [0, 1], row 0 on top (v = 1).
+    """
+
+    vertices: Float[Tensor, "vertices 3"]
+    faces: Int[Tensor, "faces 3"]
+    vertex_colors: Float[Tensor, "vertices 3"] | None = None
+    uv: Float[Tensor, "uv_points 2"] | None = None
+    uv_faces: Int[Tensor, "faces 3"] | None = None
+    texture: Float[Tensor, "3 texture_height texture_width"] | None = None
+
+    def replace(self, **changes: Tensor | None) -> "Mesh":
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    def to(self, device: torch.device | str) -> "Mesh":
+        moved = {
+            field.name: value.to(device)
+            for field in dataclasses.fields(self)
+            if (value := getattr(self, field.name)) is not None
+        }
+        return dataclasses.replace(self, **moved)
+
+    def face_normals(self) -> Float[Tensor, "faces 3"]:
+        """Normals whose length is twice the face's area."""
+        a, b, c = self.vertices[self.faces].unbind(1)
+        return torch.linalg.cross(b - a, c - a)
+
+    def vertex_normals(self) -> Float[Tensor, "vertices 3"]:
+        """Unit normals, each the area-weighted mean of its faces' normals; (0, 0, 1) where there is none."""
+        total = torch.zeros_like(self.vertices)
+        normals = self.face_normals()
+        for corner in range(3):
+            total = total.index_add(0, self.faces[:, corner], normals)
+        none = (total * total).sum(1, keepdim=True) <= 1e-20
+        total = torch.where(none, torch.tensor([0.0, 0.0, 1.0]).to(total), total)
+        return torch.nn.functional.normalize(total, dim=1)
+
+    def area(self) -> Float[Tensor, ""]:
+        return self.face_normals().norm(dim=1).sum() / 2
+
+    def volume(self) -> Float[Tensor, ""]:
+        """Signed volume; positive when a closed mesh's faces look outward."""
+        a, b, c = self.vertices[self.faces].unbind(1)
+        return (a * torch.linalg.cross(b, c)).sum() / 6
+
+    def unique_edges(self) -> tuple[Int[Tensor, "edges 2"], Int[Tensor, " edges"]]:
+        """Undirected edges and how many faces meet at each."""
+        directed = torch.cat([self.faces[:, [0, 1]], self.faces[:, [1, 2]], self.faces[:, [2, 0]]])
+        return torch.unique(directed.sort(dim=1).values, dim=0, return_counts=True)
+
+    def is_watertight(self) -> bool:
+        """Every directed edge occurs once and meets its opposite: closed and consistently wound."""
+        if len(self.faces) == 0:
+            return False
+        directed = torch.cat([self.faces[:, [0, 1]], self.faces[:, [1, 2]], self.faces[:, [2, 0]]])
+        keys = directed[:, 0] * len(self.vertices) + directed[:, 1]
+        opposite = directed[:, 1] * len(self.vertices) + directed[:, 0]
+        keys_sorted = keys.sort().values
+        return bool((keys_sorted[1:] != keys_sorted[:-1]).all()) and bool(
+            torch.equal(keys_sorted, opposite.sort().values)
+        )
+
+    def components(self) -> Int[Tensor, " faces"]:
+        """For each face the number of its connected component, 0 being the one with the most faces."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        faces = self.faces.cpu().numpy()
+        a, b = faces[:, [0, 1]].ravel(), faces[:, [1, 2]].ravel()
+        graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(len(self.vertices),) * 2)
+        _, label_of_vertex = connected_components(graph, directed=False)
+        label = label_of_vertex[faces[:, 0]]
+        _, first, counts = np.unique(label, return_inverse=True, return_counts=True)
+        rank = np.empty(len(counts), dtype=np.int64)
+        rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
+        return torch.from_numpy(rank[first]).to(self.faces.device)
+
+    def genus(self) -> int:
+        """Handles summed over all components of a watertight mesh: V - E + F = 2 (components - genus).
+
+        Raises:
+            ValueError: the mesh is not watertight.
+        """
+        if not self.is_watertight():
+            raise ValueError("genus is defined for watertight meshes only")
+        used = torch.unique(self.faces).numel()
+        euler = used - len(self.unique_edges()[0]) + len(self.faces)
+        return int(self.components().max()) + 1 - euler // 2
+
+    def keep_faces(self, keep: Tensor) -> "Mesh":
+        """The mesh of the faces chosen by a mask or indices, without vertices that nothing uses."""
+        faces = self.faces[keep]
+        used, faces = torch.unique(faces, return_inverse=True)
+        return dataclasses.replace(
+            self,
+            vertices=self.vertices[used],
+            faces=faces,
+            vertex_colors=None if self.vertex_colors is None else self.vertex_colors[used],
+            uv_faces=None if self.uv_faces is None else self.uv_faces[keep],
+        )
+
+    def sample_surface(
+        self, count: int, seed: int = 0
+    ) -> tuple[Float[Tensor, "points 3"], Int[Tensor, " points"], Float[Tensor, "points 3"]]:
+        """Points spread evenly over the surface, with their face and barycentric coordinates."""
+        generator = torch.Generator().manual_seed(seed)
+        areas = self.face_normals().norm(dim=1).double().cpu()
+        cumulative = areas.cumsum(0)
+        # Stratified: one draw in each of `count` equal shares of the area, so that the spread is even.
+        draw = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
+        face = torch.searchsorted(cumulative, draw * cumulative[-1]).clamp(max=len(areas) - 1)
+        r = torch.rand(count, 2, generator=generator)
+        root = r[:, 0].sqrt()
+        barycentric = torch.stack([1 - root, root * (1 - r[:, 1]), root * r[:, 1]], dim=1).to(self.vertices)
+        face = face.to(self.faces.device)
+        points = (self.vertices[self.faces[face]] * barycentric[:, :, None]).sum(1)
+        return points, face, barycentric
