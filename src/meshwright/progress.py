@@ -1,8 +1,9 @@
 """How long work reports where it is, without knowing who listens."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Called as ``progress("hull", 0.25)``: a stage name and the fraction of it that is done, 0 to 1.
 
