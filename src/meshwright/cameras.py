@@ -22,6 +22,10 @@ class Rays:
     origins: Float[Tensor, "*rays 3"]
     directions: Float[Tensor, "*rays 3"]
 
+    def __getitem__(self, index: int | slice | Tensor | tuple[int | slice | Tensor, ...]) -> "Rays":
+        """Choose along the leading axes: ``rays[:, top:bottom, left:right]`` is a crop of every view."""
+        return Rays(self.origins[index], self.directions[index])
+
 
 @dataclass(frozen=True, eq=False)
 class Cameras:
