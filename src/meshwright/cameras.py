@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+SV3D_FOV_DEG = 33.8
+
 
 @dataclass(frozen=True, eq=False)
 class Rays:
@@ -77,6 +79,17 @@ class Cameras:
         v = cy - fy * p_camera[..., 1] / depth_z  # picture rows run downwards, the camera's y upwards
         return torch.stack([u, v], dim=2), depth_z
 
+    def project_homogeneous(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, "views points 3"]:
+        """World points to (u * depth_z, v * depth_z, depth_z): ``project`` before its division.
+
+        Linear in the points, so it means something on and behind the camera plane too.
+        """
+        fx, fy, cx, cy = self.intrinsics.unbind(1)
+        zero, one = torch.zeros_like(fx), torch.ones_like(fx)
+        rows = torch.stack([fx, zero, -cx, zero, -fy, -cy, zero, zero, -one], dim=1)
+        P_picture_world = rows.view(-1, 3, 3) @ self.T_camera_world[:, :3, :]
+        return points @ P_picture_world[:, :, :3].mT + P_picture_world[:, None, :, 3]
+
     def rays(self, height: int, width: int) -> Rays:
         """World rays through all pixel centres, shape (views, height, width, 3)."""
         like = self.intrinsics
@@ -92,6 +105,21 @@ class Cameras:
             torch.einsum("vij,vhwj->vhwi", self.T_world_camera[:, :3, :3], d_camera), dim=3
         )
         return Rays(self.positions[:, None, None, :].expand_as(directions), directions)
+
+    def cropped(
+        self,
+        left: float | Float[Tensor, " views"],
+        top: float | Float[Tensor, " views"],
+        width: float | Float[Tensor, " views"],
+        height: float | Float[Tensor, " views"],
+    ) -> "Cameras":
+        """The same cameras for a rectangle of their pictures, in fractions of the picture.
+
+        The rectangle may reach beyond the picture: a width above 1 gives the cameras of a wider canvas.
+        """
+        fx, fy, cx, cy = self.intrinsics.unbind(1)
+        intrinsics = torch.stack([fx / width, fy / height, (cx - left) / width, (cy - top) / height], dim=1)
+        return Cameras(self.T_world_camera, intrinsics)
 
     def embedding(self) -> Float[Tensor, "views 16"]:
         """The 16 numbers that InstantMesh reads: rows 0 to 2 of ``T_world_camera``, then fx, fy, cx, cy."""
@@ -169,6 +197,16 @@ class Cameras:
         return cls.spherical([i * step for i in range(count)], elevations, radius, fov_deg, aspect)
 
     @classmethod
+    def sv3d(
+        cls, count: int = 21, elevation_deg: float | Sequence[float] = 0.0, clockwise: bool = False, aspect: float = 1.0
+    ) -> "Cameras":
+        """The orbit that SV3D (Voleti et al., arXiv 2403.12008) draws: azimuths i * 360 / count, vertical fov 33.8.
+
+        Real clips run counter-clockwise. The radius is ``framing_radius``: 3.53.
+        """
+        return cls.orbit(count, elevation_deg, framing_radius(SV3D_FOV_DEG), SV3D_FOV_DEG, clockwise, aspect)
+
+    @classmethod
     def zero123plus(cls, version: str = "1.2", radius: float = 4.0, fov_deg: float = 30.0) -> "Cameras":
         """The six views of a Zero123++ sheet: azimuths 30, 90, ... 330; elevations 20/-10 (v1.2) or 30/-20 (v1.1)."""
         high, low = {"1.2": (20.0, -10.0), "1.1": (30.0, -20.0)}[version]
@@ -186,6 +224,11 @@ class Cameras:
 def focal_from_fov(fov_deg: float) -> float:
     """Focal length as a fraction of the picture's side, for the field of view across that side."""
     return 0.5 / math.tan(math.radians(fov_deg) / 2)
+
+
+def framing_radius(fov_deg: float) -> float:
+    """Distance at which ``fov_deg`` frames the object as the Zero123++ rig does: 1.07 units each way at the origin."""
+    return 4.0 * math.tan(math.radians(30.0) / 2) / math.tan(math.radians(fov_deg) / 2)
 
 
 def _intrinsics_from_fov(fov_deg: float, aspect: float) -> Float[Tensor, "4"]:

@@ -1,0 +1,271 @@
+"""Pictures and frames: decode, resize, encode. What decoders are fed may be hostile; what they return is bounded.
+
+A decoded picture is a uint8 tensor (channels, height, width), sRGB, with 3 channels or with 4 when it has an
+alpha channel of its own (straight, not premultiplied).
+"""
+
+import contextlib
+import math
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import ExifTags, Image, ImageOps, ImageSequence
+from torch import Tensor
+
+from meshwright.errors import InputError
+from meshwright.files import atomic_path
+
+Picture = UInt8[Tensor, "_channels _height _width"]  # sizes may differ from picture to picture
+
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mov", ".mkv", ".m4v", ".avi"})
+
+# Pillow can open formats that start other programs (EPS) or that nobody photographs with.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_MAX_PIXELS = 64_000_000
+_MAX_FRAMES = 20_000
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Frames kept from a longer film: ``pictures[k]`` is frame ``indices[k]`` of ``count``."""
+
+    pictures: tuple[Picture, ...]
+    indices: tuple[int, ...]
+    count: int
+
+
+def read_image(path: str | os.PathLike[str], max_size_px: int | None = None) -> Picture:
+    """Decode one picture file, turned upright by its EXIF tag, with at most ``max_size_px`` on the longer side.
+
+    Raises:
+        InputError: missing, not a picture, damaged, or more than 64 million pixels (which are never decoded).
+    """
+    with _opened(Path(path)) as image:
+        return _to_picture(ImageOps.exif_transpose(image), max_size_px)
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(height, width) in pixels of a picture file, turned upright by its EXIF tag, from its header alone.
+
+    Raises:
+        InputError: as ``read_image``.
+    """
+    with _opened(Path(path)) as image:
+        sideways = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return (image.width, image.height) if sideways else (image.height, image.width)
+
+
+def is_animation(path: str | os.PathLike[str]) -> bool:
+    """Whether a picture file (gif, webp, png) holds more than one frame.
+
+    Raises:
+        InputError: as ``read_image``.
+    """
+    with _opened(Path(path)) as image:
+        return getattr(image, "n_frames", 1) > 1
+
+
+def read_depth(path: str | os.PathLike[str], unit: float) -> Float[Tensor, "1 height width"]:
+    """Decode a grey picture of 8, 16 or 32 bits whose steps are ``unit`` long; 0 stays unknown.
+
+    Raises:
+        InputError: as ``read_image``, or the picture is coloured.
+    """
+    with _opened(Path(path)) as image:
+        steps = np.asarray(image)
+    if steps.ndim != 2:
+        raise InputError(f"{path}: is not a grey picture of depths; give one or leave it out")
+    return torch.from_numpy(steps.astype(np.float32) * np.float32(unit))[None]
+
+
+def read_frames(path: str | os.PathLike[str], max_size_px: int | None = None, max_frames: int = 128) -> Frames:
+    """Decode a film (mp4, webm, ...) or an animation (gif, webp, png), one frame in memory at a time.
+
+    Of a film with more than ``max_frames`` frames every second, fourth, eighth ... frame is kept. A picture file
+    that does not move is a film of one frame.
+
+    Raises:
+        InputError: missing, not a film, breaks off early, or more than 20,000 frames.
+    """
+    path = Path(path)
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        with _opened(path) as image:
+            frames = ImageSequence.Iterator(image)
+            return _every_nth(
+                path, (lambda frame=frame: _to_picture(frame, max_size_px) for frame in frames), max_frames
+            )
+    return _read_video(path, max_size_px, max_frames)
+
+
+def write_image(image: Float[Tensor, "channels height width"], path: str | os.PathLike[str]) -> None:
+    """Write an sRGB picture in [0, 1] with 1, 3 or 4 channels; the suffix says the format. Atomic.
+
+    Raises:
+        InputError: the place cannot be written.
+    """
+    pixels = (image.detach().clamp(0, 1) * 255).round().to("cpu", torch.uint8).permute(1, 2, 0).numpy()
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(temporary)
+
+
+def write_video(
+    frames: Iterable[Float[Tensor, "3 height width"]], path: str | os.PathLike[str], fps: float = 30.0
+) -> None:
+    """Write sRGB frames in [0, 1] as H.264 (yuv420p, plays everywhere), streaming. Atomic.
+
+    H.264 wants even sides: an odd last row or column is doubled.
+
+    Raises:
+        InputError: the suffix is not .mp4, or the place cannot be written.
+    """
+    if Path(path).suffix.lower() != ".mp4":
+        raise InputError(f"{path}: videos are written as .mp4; choose a name that ends so")
+    with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
+        stream: Any = None
+        for frame in frames:
+            height, width = frame.shape[1:]
+            pixels = (frame.detach().clamp(0, 1) * 255).round().to("cpu", torch.uint8).permute(1, 2, 0).numpy()
+            pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            if stream is None:
+                stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+                stream.height, stream.width = pixels.shape[:2]
+                stream.pix_fmt = "yuv420p"
+                stream.options = {"crf": "16"}
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        if stream is not None:
+            container.mux(stream.encode())
+
+
+def resize(
+    images: Float[Tensor, "views channels height width"], height: int, width: int
+) -> Float[Tensor, "views channels {height} {width}"]:
+    """Antialiased bicubic resize, clamped to [0, 1]: the published model's own (torch's antialiased kernel, a = -0.5).
+
+    Colours with an alpha channel must be composited or premultiplied first.
+    """
+    if images.shape[2:] == (height, width):
+        return images
+    resized = torch.nn.functional.interpolate(
+        images, size=(height, width), mode="bicubic", align_corners=False, antialias=True
+    )
+    return resized.clamp(0, 1)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a picture file lazily; turn whatever its decoder trips over, now or later, into an InputError."""
+    _require_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=_FORMATS)
+        with image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise Image.DecompressionBombError
+            yield image
+    except InputError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        limit = _MAX_PIXELS // 1_000_000
+        raise InputError(f"{path}: has more than {limit} million pixels; make it smaller") from None
+    except Image.UnidentifiedImageError:
+        raise InputError(f"{path}: is not a picture that can be read; convert it to PNG or JPEG") from None
+    except Exception as error:  # Pillow's decoders raise whatever their parsers hit
+        raise InputError(f"{path}: the picture is damaged ({error}); replace it") from error
+
+
+def _require_file(path: Path) -> None:
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file; check the path")
+    if not path.is_file():
+        raise InputError(f"{path}: is not a file; give a picture or a video")
+
+
+def _to_picture(image: Image.Image, max_size_px: int | None) -> Picture:
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
+        image = Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
+    has_alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    image = image.convert("RGBA" if has_alpha else "RGB")
+    longer_px = max(image.size)
+    if max_size_px is not None and longer_px > max_size_px:
+        size = tuple(max(1, round(side * max_size_px / longer_px)) for side in image.size)
+        # Bicubic in Pillow is antialiased and premultiplies; it works on bytes, so big pictures stay affordable.
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _every_nth(path: Path, frames: Iterable[Any], max_frames: int) -> Frames:
+    """Keep every n-th of a stream of unknown length, n the smallest power of two that leaves <= max_frames.
+
+    The stream holds functions that decode a frame, so that frames which are not kept cost nothing.
+    """
+    kept: list[Picture] = []
+    stride, count = 1, 0
+    for decode in frames:
+        if count >= _MAX_FRAMES:
+            raise InputError(f"{path}: has more than {_MAX_FRAMES} frames; cut it to one turn around the object")
+        if count % stride == 0:
+            if len(kept) == max_frames:
+                kept, stride = kept[::2], stride * 2
+            if count % stride == 0:
+                kept.append(decode())
+        count += 1
+    return Frames(tuple(kept), tuple(range(0, count, stride)), count)
+
+
+def _read_video(path: Path, max_size_px: int | None, max_frames: int) -> Frames:
+    _require_file(path)
+    count = 0
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise InputError(f"{path}: holds no pictures; give a video")
+            stream = container.streams.video[0]
+            if stream.width * stream.height > _MAX_PIXELS:
+                raise InputError(f"{path}: has more than {_MAX_PIXELS // 1_000_000} million pixels; make it smaller")
+            stream.thread_type = "AUTO"
+            end_s = -math.inf
+
+            def decoders() -> Iterator[Any]:
+                nonlocal count, end_s
+                for frame in container.decode(stream):
+                    if frame.time is not None:
+                        end_s = max(end_s, frame.time + float(frame.duration or 0) * float(frame.time_base))
+                    count += 1
+                    yield lambda frame=frame: _to_picture(frame.to_image(), max_size_px)
+
+            frames = _every_nth(path, decoders(), max_frames)
+            promised_s = _duration_s(container, stream)
+    except av.error.FFmpegError as error:
+        if count:
+            raise InputError(_breaks_off(path, count)) from error
+        raise InputError(f"{path}: the video cannot be read ({error.strerror}); re-encode it as mp4") from error
+    if not frames.count:
+        raise InputError(f"{path}: the video holds no frames; re-encode it or pass a folder of pictures")
+    # A file that was cut short often just ends; only its header still knows how long it was.
+    if promised_s is not None and math.isfinite(end_s) and promised_s - end_s > 0.75 * promised_s / frames.count:
+        raise InputError(_breaks_off(path, frames.count))
+    return frames
+
+
+def _duration_s(container: Any, stream: Any) -> float | None:
+    """When the last picture should end, as the header says; None where it says nothing about the pictures."""
+    if stream.duration is not None:
+        return float((stream.duration + (stream.start_time or 0)) * stream.time_base)
+    if container.duration is not None and not container.streams.audio:
+        return (container.duration + (container.start_time or 0)) / av.time_base
+    return None
+
+
+def _breaks_off(path: Path, count: int) -> str:
+    return f"{path}: the video breaks off after {count} frames; re-encode it or pass a folder of pictures"
