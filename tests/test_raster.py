@@ -1,0 +1,264 @@
+"""The rasteriser against exact arithmetic, ray casting, its torch twin and its own laws."""
+
+from fractions import Fraction
+
+import numba
+import numpy as np
+import pytest
+import torch
+import trimesh
+from scipy.spatial import Delaunay
+
+from meshwright.cameras import Cameras
+from meshwright.raster import Fragments, coverage, interpolate, rasterize
+
+SUBPIXEL = 4096
+
+
+def picture_plane_camera() -> Cameras:
+    """At the origin, looking along -z; the point (u - 0.5, 0.5 - v, -1) falls on exactly (u, v)."""
+    return Cameras(torch.eye(4)[None], torch.tensor([[1.0, 1.0, 0.5, 0.5]]))
+
+
+def on_picture(xy_px: np.ndarray, size: int, depth_z: float | np.ndarray = 1.0) -> torch.Tensor:
+    uv = xy_px / size
+    unit = np.stack([uv[:, 0] - 0.5, 0.5 - uv[:, 1], -np.ones(len(uv))], axis=1)
+    return torch.from_numpy((unit * np.reshape(depth_z, (-1, 1))).astype(np.float32))
+
+
+def soup(seed: int, faces: int, spread: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    vertices = (torch.rand(3 * faces, 3, generator=generator) * 2 - 1) * spread
+    return vertices, torch.arange(3 * faces).view(faces, 3)
+
+
+def on_torch_path(monkeypatch: pytest.MonkeyPatch, *arguments) -> Fragments:
+    def without_the_compiled_kernel(snapped, outside, projected, faces, clipped, height, width):
+        return coverage.rasterize_torch(snapped, outside, projected, faces, clipped, height, width)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(coverage, "_rasterize_cpu", without_the_compiled_kernel)
+        return rasterize(*arguments)
+
+
+def assert_identical(a: Fragments, b: Fragments) -> None:
+    assert torch.equal(a.face_ids, b.face_ids)
+    assert torch.equal(a.barycentrics, b.barycentrics)
+    assert torch.equal(a.depth_z, b.depth_z)
+
+
+def covers_exactly(corners: list[tuple[int, int]], x: Fraction, y: Fraction) -> bool:
+    """Whether the point, nudged to the right and far less downwards, is strictly inside: the top-left rule."""
+    x, y = x + Fraction(1, 10**30), y + Fraction(1, 10**60)
+    sides = []
+    for i in range(3):
+        (ax, ay), (bx, by) = corners[i], corners[(i + 1) % 3]
+        sides.append((bx - ax) * (y - ay) - (by - ay) * (x - ax))
+    return all(side > 0 for side in sides) or all(side < 0 for side in sides)
+
+
+def exact_depth_z(corners: np.ndarray, ray: np.ndarray) -> Fraction:
+    """Where the ray (x, y, 1) * depth_z meets the plane of the corners, in rational numbers."""
+    a, b, c = ([Fraction(float(value)) for value in corner] for corner in corners)
+    ab, ac = [q - p for p, q in zip(a, b, strict=True)], [q - p for p, q in zip(a, c, strict=True)]
+    normal = [ab[(i + 1) % 3] * ac[(i + 2) % 3] - ab[(i + 2) % 3] * ac[(i + 1) % 3] for i in range(3)]
+    direction = [Fraction(float(ray[0])), Fraction(float(ray[1])), Fraction(1)]
+    return sum(n * p for n, p in zip(normal, a, strict=True)) / sum(
+        n * d for n, d in zip(normal, direction, strict=True)
+    )
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_every_pixel_shows_what_exact_arithmetic_says(seed):
+    vertices, faces = soup(seed, 25)
+    cameras = Cameras.orbit(2, 20.0 * seed)
+    height, width = 14, 18
+    fragments = rasterize(vertices, faces, cameras, height, width)
+    homogeneous = cameras.to(dtype=torch.float64).project_homogeneous(vertices.double()).numpy()
+    scaled = homogeneous * [width, height, 1]
+    for view in range(2):
+        snapped = np.rint(scaled[view, :, :2] / scaled[view, :, 2:] * SUBPIXEL).astype(int).tolist()
+        for row in range(height):
+            for col in range(width):
+                x, y = Fraction(2 * col + 1, 2), Fraction(2 * row + 1, 2)
+                depths = {
+                    face: exact_depth_z(scaled[view, corners], np.array([col + 0.5, row + 0.5]))
+                    for face, corners in enumerate(faces.tolist())
+                    if covers_exactly([tuple(snapped[i]) for i in corners], x * SUBPIXEL, y * SUBPIXEL)
+                }
+                found = fragments.face_ids[view, row, col].item()
+                assert (found == -1) == (not depths)
+                if not depths:
+                    assert fragments.depth_z[view, row, col] == 0
+                    assert fragments.barycentrics[view, row, col].eq(0).all()
+                    continue
+                # Vertices are rounded for coverage only, so a centre within 1/8192 px of an edge has a
+                # depth outside the face; the rasteriser keeps to the face.
+                nearest = min(depths.values())
+                assert float(depths[found]) <= float(nearest) * (1 + 1e-6)
+                assert fragments.depth_z[view, row, col].item() == pytest.approx(float(depths[found]), rel=1e-4)
+                weights = fragments.barycentrics[view, row, col].double().numpy()
+                assert weights.min() >= 0
+                assert weights.sum() == pytest.approx(1, abs=1e-6)
+                projected = weights @ scaled[view, faces[found].numpy()]
+                assert projected[:2] / projected[2] == pytest.approx([col + 0.5, row + 0.5], abs=1e-3)
+
+
+@pytest.mark.parametrize("spread", [1.0, 6.0])
+@pytest.mark.parametrize("candidates_at_once", [1 << 21, 64])
+def test_the_torch_path_gives_the_same_bits(monkeypatch, spread, candidates_at_once):
+    monkeypatch.setattr(coverage, "_CANDIDATES_AT_ONCE", candidates_at_once)
+    vertices, faces = soup(3, 60, spread)  # spread 6 reaches behind the cameras
+    arguments = (vertices, faces, Cameras.orbit(3, 10.0), 40, 33)
+    assert_identical(rasterize(*arguments), on_torch_path(monkeypatch, *arguments))
+
+
+def test_the_number_of_threads_changes_nothing():
+    vertices, faces = soup(4, 300)
+    arguments = (vertices, faces, Cameras.orbit(1), 61, 47)
+    many = rasterize(*arguments)
+    before = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        assert_identical(rasterize(*arguments), many)
+    finally:
+        numba.set_num_threads(before)
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_triangulated_disc_covers_every_pixel_once(step):
+    """Corners lie on pixel centres and pixel corners (half pixels), and between (quarter pixels)."""
+    size = 32
+    generator = np.random.default_rng(step)
+    points = np.unique(generator.integers(0, size * step, (160, 2)), axis=0) / step
+    points = points[np.hypot(*(points - size / 2).T) <= 14]
+    triangles = Delaunay(points).simplices
+    vertices = on_picture(points, size)
+    faces = torch.from_numpy(triangles.astype(np.int64))
+    flip = torch.arange(len(faces)) % 2 == 0  # the rule may not depend on the winding
+    faces[flip] = faces[flip][:, [0, 2, 1]]
+    camera = picture_plane_camera()
+    count = sum((rasterize(vertices, face[None], camera, size, size).face_ids[0] >= 0).int() for face in faces)
+    whole = rasterize(vertices, faces, camera, size, size).face_ids[0] >= 0
+    assert torch.equal(count, whole.int())
+    ring = Delaunay(points).convex_hull
+    middles = points[ring].mean(1)
+    assert len(middles) > 8
+    rows, cols = np.mgrid[:size, :size] + 0.5
+    inside = Delaunay(points).find_simplex(np.stack([cols.ravel(), rows.ravel()], 1)) >= 0
+    # On the hull's own outline the rule decides; a nudge to the lower right settles it for the twin.
+    nudged = Delaunay(points).find_simplex(np.stack([cols.ravel() + 1e-6, rows.ravel() + 1e-9], 1), tol=0) >= 0
+    assert inside.sum() > 300
+    assert np.array_equal(whole.numpy().ravel(), nudged)
+
+
+def test_a_floor_under_the_camera_is_covered_once_up_to_the_horizon():
+    """Triangles of a plane that reach behind the camera and far aside: clipped, watertight, right depth."""
+    x = torch.tensor([-1e5, -3.0, -0.4, 0.1, 2.0, 5e4])
+    grid = torch.stack(torch.meshgrid(x, x, indexing="ij"), dim=2).flatten(0, 1)
+    vertices = torch.cat([grid, torch.full((36, 1), -0.7)], dim=1)
+    cell = torch.tensor([6 * i + j for i in range(5) for j in range(5)])
+    faces = torch.cat([torch.stack([cell, cell + 6, cell + 7], dim=1), torch.stack([cell, cell + 7, cell + 1], dim=1)])
+    camera = Cameras.look_at(torch.tensor([[0.05, 0.02, 0.0]]), 90.0, target=torch.tensor([1.0, 0.3, 0.0]))
+    height, width = 48, 64
+    count = sum((rasterize(vertices, face[None], camera, height, width).face_ids[0] >= 0).int() for face in faces)
+    assert torch.equal(count[24:], torch.ones(24, width, dtype=torch.int32))
+    assert count[:24].sum() == 0
+    depth_z = rasterize(vertices, faces, camera, height, width).depth_z[0]
+    rays = camera.rays(height, width)
+    distance = -0.7 / rays.directions[0, 24:, :, 2]
+    forward = -camera.T_world_camera[0, :3, 2]
+    torch.testing.assert_close(depth_z[24:], distance * (rays.directions[0, 24:] @ forward), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("position", [[4.0, 0.0, 1.0], [0.1, 0.2, 0.05]], ids=["outside", "inside"])
+def test_ray_casting_finds_the_same_faces(position):
+    mesh = trimesh.creation.icosphere(subdivisions=3)
+    generator = np.random.default_rng(7)
+    points = mesh.vertices * generator.uniform(0.4, 1.0, (len(mesh.vertices), 1))
+    mesh = trimesh.Trimesh(points, mesh.faces, process=False)
+    camera = Cameras.look_at(torch.tensor([position]), 50.0, target=torch.tensor([0.0, 0.01, 0.0]))
+    vertices, faces = torch.tensor(points, dtype=torch.float32), torch.tensor(mesh.faces, dtype=torch.long)
+    fragments = rasterize(vertices, faces, camera, 64, 80)
+    rays = camera.rays(64, 80)
+    hit = mesh.ray.intersects_first(rays.origins.reshape(-1, 3).numpy(), rays.directions.reshape(-1, 3).numpy())
+    found = fragments.face_ids.flatten().numpy()
+    # A ray that meets an edge may go either way in single precision.
+    assert (hit != found).mean() < 2e-3
+    assert (hit >= 0).mean() > 0.15
+
+
+def test_interpolated_positions_lie_on_the_rays_of_their_pixels():
+    vertices, faces = soup(5, 40, 3.0)
+    cameras = Cameras.orbit(3, 15.0)
+    fragments = rasterize(vertices, faces, cameras, 30, 40)
+    points = interpolate(fragments, faces, vertices)
+    for view in range(3):
+        seen = fragments.face_ids[view] >= 0
+        uv, depth_z = cameras[[view]].project(points[view][seen])
+        row, col = seen.nonzero().unbind(1)
+        torch.testing.assert_close(depth_z[0], fragments.depth_z[view][seen], rtol=1e-4, atol=1e-5)
+        pixel = torch.stack([(col + 0.5) / 40, (row + 0.5) / 30], dim=1)
+        near = depth_z[0] > 0.1  # nearer, single precision itself moves the point by more
+        torch.testing.assert_close(uv[0][near], pixel[near], rtol=0, atol=1e-4)
+    assert points[fragments.face_ids < 0].eq(0).all()
+
+
+def test_homogeneous_projection_divides_to_project():
+    vertices, _ = soup(6, 30)
+    cameras = Cameras.orbit(4, 20.0, aspect=1.5)
+    uv, depth_z = cameras.project(vertices)
+    homogeneous = cameras.project_homogeneous(vertices)
+    torch.testing.assert_close(homogeneous[..., :2] / homogeneous[..., 2:], uv, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(homogeneous[..., 2], depth_z, rtol=1e-5, atol=1e-6)
+
+
+def test_the_worlds_up_is_towards_row_zero_and_the_cameras_right_towards_the_last_column():
+    small = torch.tensor([[0.0, 0.0, 0.8], [0.0, 0.1, 0.6], [0.0, -0.1, 0.6]])
+    up = rasterize(small, torch.tensor([[0, 1, 2]]), Cameras.orbit(1), 64, 64).face_ids[0]
+    rows, cols = (up >= 0).nonzero().unbind(1)
+    assert rows.max() < 20
+    assert cols.float().mean().item() == pytest.approx(31.5, abs=0.5)
+    right = small + torch.tensor([0.0, 0.7, -0.7])  # seen from +x, +y is on the right
+    _, cols = (rasterize(right, torch.tensor([[0, 1, 2]]), Cameras.orbit(1), 64, 64).face_ids[0] >= 0).nonzero().T
+    assert cols.min() > 40
+
+
+def test_of_equal_faces_the_lowest_is_seen():
+    vertices = on_picture(np.array([[2.0, 1.0], [13.0, 3.0], [5.0, 14.0]]), 16, np.array([1.0, 2.0, 3.0]))
+    faces = torch.tensor([[0, 1, 2], [1, 2, 0], [2, 1, 0]])
+    ids = rasterize(vertices, faces, picture_plane_camera(), 16, 16).face_ids
+    assert set(ids.unique().tolist()) == {-1, 0}
+
+
+def test_faces_that_cannot_be_drawn_are_left_out(monkeypatch):
+    nan, inf = float("nan"), float("inf")
+    good = on_picture(np.array([[2.0, 1.0], [13.0, 3.0], [5.0, 14.0]]), 16)
+    bad = torch.tensor([[nan, 0, -1], [inf, 0, -1], [0, -inf, -1], [0.1, 0.1, 0], [0, 0, 2.0], [0.3, 0.1, 1.0]])
+    vertices = torch.cat([good, bad])
+    line = [[0, 0, 1], [0, 0, 0]]
+    not_finite = [[0, 1, 3], [4, 1, 2], [0, 5, 2]]
+    behind = [[6, 7, 8]]
+    faces = torch.tensor([*line, *not_finite, *behind, [0, 1, 2]])
+    arguments = (vertices, faces, picture_plane_camera(), 16, 16)
+    fragments = rasterize(*arguments)
+    assert set(fragments.face_ids.unique().tolist()) == {-1, 6}
+    assert_identical(fragments, on_torch_path(monkeypatch, *arguments))
+    empty = rasterize(vertices, faces[:0], picture_plane_camera(), 16, 16)
+    assert empty.face_ids.eq(-1).all()
+
+
+def test_slivers_seen_edge_on_stay_within_their_corners():
+    """A ribbon whose rounded width is not its true one must not throw depths or weights beyond its corners."""
+    generator = np.random.default_rng(11)
+    along = generator.integers(-4, 5, (400, 1, 2)) * np.array([0.0, 1.0, 3.0])[:, None]
+    xy = generator.integers(8, 56, (400, 1, 2)) + 0.5 + along + generator.normal(0, 1e-4, (400, 3, 2))
+    depth_z = generator.uniform(1, 3, 1200)
+    vertices = on_picture(xy.reshape(-1, 2), 64, depth_z)
+    faces = torch.arange(1200).view(400, 3)
+    fragments = rasterize(vertices, faces, picture_plane_camera(), 64, 64)
+    seen = fragments.face_ids >= 0
+    assert seen.sum() > 20
+    corners_z = -vertices[faces[fragments.face_ids[seen]]][:, :, 2]
+    assert (fragments.depth_z[seen] >= corners_z.amin(1) * (1 - 1e-6)).all()
+    assert (fragments.depth_z[seen] <= corners_z.amax(1) * (1 + 1e-6)).all()
