@@ -4,10 +4,10 @@ The method is Shen et al. 2023, "Flexible Isosurface Extraction for Gradient-Bas
 (arXiv 2308.05371), numbers and orders as in the published InstantMesh weights.  Its letters:
 
     s, x      field value and position of a grid point; s < 0 is inside, exactly 0 is outside
-    alpha     one weight per cube corner: moves the crossing along an edge (paper eq. 3)
-    beta      one weight per cube edge: moves the dual vertex between the crossings (eq. 4)
+    alpha     one weight per cube corner: moves the crossing along an edge (section 4.2)
+    beta      one weight per cube edge: moves the dual vertex between the crossings (section 4.2)
     gamma     one weight per cube: chooses or weighs the diagonals of a quad (section 4.3)
-    L_dev     how unevenly far a dual vertex lies from the crossings of its patch (eq. 8)
+    L_dev     how unevenly far a dual vertex lies from the crossings of its patch (equation 8)
 
 A grid of ``resolution`` (nx, ny, nz) cubes has (nx+1)(ny+1)(nz+1) points; both are numbered with z fastest.
 Bit 0 of a cube's corner number says +x, bit 1 +y, bit 2 +z.  A cube's case is the sum of 2^corner over its inside
@@ -25,7 +25,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -111,11 +111,11 @@ class SurfaceCubes:
         return torch.stack([axis[index[:, i]] for i, axis in enumerate(axes)], dim=1)
 
 
-def surface_cubes(sdf: Float[Tensor, "*grid_points"], resolution: Resolution) -> SurfaceCubes:
+def surface_cubes(sdf: Float[Tensor, "*grid"], resolution: Resolution) -> SurfaceCubes:
     """Find the cubes that the surface of a field on the whole grid (flat or 3-D) crosses.
 
     Two neighbours in case C16 or C19 that face each other would share an edge with four faces; both take the
-    complementary case instead (section 4.4 of the paper, after Wenger 2013).
+    complementary case instead (supplement of the paper, section 1.3).
     """
     shape = _triple(resolution)
     point_shape = _point_shape(shape)
@@ -140,7 +140,7 @@ def surface_cubes(sdf: Float[Tensor, "*grid_points"], resolution: Resolution) ->
     )
 
 
-def _all_cases(inside: Bool[Tensor, "x y z"]) -> Int[Tensor, "nx ny nz"]:
+def _all_cases(inside: Bool[Tensor, "x y z"]) -> UInt8[Tensor, "nx ny nz"]:
     bits = inside.to(torch.uint8)
     bits = bits[:-1] + 2 * bits[1:]
     bits = bits[:, :-1] + 4 * bits[:, 1:]
@@ -148,7 +148,7 @@ def _all_cases(inside: Bool[Tensor, "x y z"]) -> Int[Tensor, "nx ny nz"]:
 
 
 def _resolve_ambiguous(
-    cubes: Int[Tensor, " cubes"], all_cases: Int[Tensor, "nx ny nz"], shape: tuple[int, int, int]
+    cubes: Int[Tensor, " cubes"], all_cases: UInt8[Tensor, "nx ny nz"], shape: tuple[int, int, int]
 ) -> Int[Tensor, " cubes"]:
     direction_of_case = _tables(all_cases.device).ambiguous_direction
     cases = all_cases.reshape(-1)[cubes].long()
@@ -166,7 +166,7 @@ def _resolve_ambiguous(
 
 def flexicubes(
     vertices: Float[Tensor, "grid_points 3"],
-    sdf: Float[Tensor, "*grid_points"],
+    sdf: Float[Tensor, "*grid"],
     resolution: Resolution,
     beta: Float[Tensor, "grid_cubes 12"] | None = None,
     alpha: Float[Tensor, "grid_cubes 8"] | None = None,
@@ -238,7 +238,7 @@ def _place_dual_vertices(
     beta: Float[Tensor, "cubes 12"] | None,
     alpha: Float[Tensor, "cubes 8"] | None,
 ) -> tuple[Float[Tensor, "vertices 3"], Float[Tensor, " pairs"]]:
-    """Vertices as beta-weighted means of their patch's crossings (paper eq. 4), and L_dev for each such pair."""
+    """Vertices as beta-weighted means of their patch's crossings, and L_dev for each such pair."""
     tables = _tables(positions.device)
     patches = tables.patches[surface.cases[dual.cube_of_vertex], dual.patch_of_vertex]
     vertex, edge = patches.nonzero(as_tuple=True)
@@ -266,7 +266,7 @@ def _crossing(
     s_a: Float[Tensor, " pairs"],
     s_b: Float[Tensor, " pairs"],
 ) -> Float[Tensor, "pairs 3"]:
-    """Where the field interpolated between a and b is zero (paper eq. 3)."""
+    """Where the field interpolated between a and b is zero."""
     return (x_a * s_b[:, None] - x_b * s_a[:, None]) / (s_b - s_a)[:, None]
 
 
@@ -320,7 +320,7 @@ def _weighted_middles(
     g02: Float[Tensor, " quads"],
     g13: Float[Tensor, " quads"],
 ) -> Float[Tensor, "quads 3"]:
-    """The middles of both diagonals, weighted by gamma (paper eq. 5)."""
+    """The middles of both diagonals, weighted by gamma."""
     v0, v1, v2, v3 = vertices[quads].unbind(1)
     weighted = g02[:, None] * (v0 + v2) / 2 + g13[:, None] * (v1 + v3) / 2
     return weighted / (g02 + g13 + 1e-8)[:, None]
@@ -362,10 +362,10 @@ def repair_empty(
     return fields, empty, torch.where(empty, sdf.abs().mean(dim=1), 0.0)
 
 
-def sdf_entropy(sdf: Float[Tensor, "*grid_points"], resolution: Resolution) -> Float[Tensor, ""]:
+def sdf_entropy(sdf: Float[Tensor, "*grid"], resolution: Resolution) -> Float[Tensor, ""]:
     """Mean binary cross-entropy of each end of an edge against the sign of the other, where the signs differ.
 
-    It pulls stray pieces of surface off the field (L_sign of the paper, eq. 9).  0 when there is no such edge.
+    It pulls stray pieces of surface off the field.  0 when there is no such edge.
     """
     grid_sdf = sdf.reshape(_point_shape(_triple(resolution)))
     starts, ends = [], []
@@ -430,12 +430,14 @@ def _tables(device: torch.device) -> _Tables:
     patches = torch.zeros(256, 4, 12, dtype=torch.bool)
     direction = torch.zeros(256, 3, dtype=torch.long)
     for case in range(256):
-        patches_of_case = _patches(case)
+        inside = [bool(case >> corner & 1) for corner in range(8)]
+        crossed_on_face = _crossed_edges(inside)
+        patches_of_case = _patches(inside, crossed_on_face)
         for number, patch in enumerate(patches_of_case):
             patches[case, number, sorted(patch)] = True
-        ambiguous = [face for face in _FACES if _is_ambiguous(case, face)]
+        ambiguous = [face for face, crossed in enumerate(crossed_on_face) if len(crossed) == 4]
         if len(patches_of_case) == 1 and len(ambiguous) == 1:
-            axis, side = ambiguous[0]
+            axis, side = divmod(ambiguous[0], 2)
             direction[case, axis] = 2 * side - 1
     corners_around = [(6, 2, 4, 0), (5, 1, 4, 0), (3, 1, 2, 0)]
     edge_number = {frozenset(edge): number for number, edge in enumerate(_EDGES)}
@@ -456,47 +458,41 @@ def _tables(device: torch.device) -> _Tables:
     )
 
 
-_FACES = tuple((axis, side) for axis in range(3) for side in range(2))
+def _crossed_edges(inside: list[bool]) -> list[list[int]]:
+    """The edges that the surface crosses on each face: -x, +x, -y, +y, -z, +z."""
+    crossed = [e for e, (a, b) in enumerate(_EDGES) if inside[a] != inside[b]]
+    return [
+        [e for e in crossed if all(corner >> axis & 1 == side for corner in _EDGES[e])]
+        for axis in range(3)
+        for side in range(2)
+    ]
 
 
-def _inside(case: int, corner: int) -> bool:
-    return bool(case >> corner & 1)
+def _patches(inside: list[bool], crossed_on_face: list[list[int]]) -> list[set[int]]:
+    """Sets of edges joined by the lines in which the surface meets the faces, in the published order.
 
-
-def _crossed_edges(case: int, face: tuple[int, int]) -> list[int]:
-    axis, side = face
-    on_face = [e for e, (a, b) in enumerate(_EDGES) if a >> axis & 1 == side and b >> axis & 1 == side]
-    return [e for e in on_face if _inside(case, _EDGES[e][0]) != _inside(case, _EDGES[e][1])]
-
-
-def _is_ambiguous(case: int, face: tuple[int, int]) -> bool:
-    return len(_crossed_edges(case, face)) == 4
-
-
-def _patches(case: int) -> list[set[int]]:
-    """Sets of edges joined by the lines in which the surface crosses the faces, in the published order.
-
-    On an ambiguous face each line cuts off one of the two inside corners.
+    On an ambiguous face each of the two lines cuts off one of the two inside corners.
     """
-    inside_corner = {e: a if _inside(case, a) else b for e, (a, b) in enumerate(_EDGES)}
-    lines = []
-    for face in _FACES:
-        for e, f in combinations(_crossed_edges(case, face), 2):
-            if not _is_ambiguous(case, face) or inside_corner[e] == inside_corner[f]:
-                lines.append((e, f))
-    patches = _connected(lines)
-    inside_lines = [(a, b) for a, b in _EDGES if _inside(case, a) and _inside(case, b)]
-    inside_pieces = _connected(inside_lines + [(c, c) for c in range(8) if _inside(case, c)])
+    inside_end = [a if inside[a] else b for a, b in _EDGES]
+    lines = [
+        (e, f)
+        for crossed in crossed_on_face
+        for e, f in combinations(crossed, 2)
+        if len(crossed) == 2 or inside_end[e] == inside_end[f]
+    ]
+    lone_corners = [(corner, corner) for corner in range(8) if inside[corner]]
+    solids = _connected(lone_corners + [(a, b) for a, b in _EDGES if inside[a] and inside[b]])
 
-    def lowest_corners(patch: set[int]) -> tuple[int, int]:
+    def published_rank(patch: set[int]) -> tuple[int, int]:
         corners = {corner for e in patch for corner in _EDGES[e]}
-        outside = min(corner for corner in corners if not _inside(case, corner))
-        return min(min(piece) for piece in inside_pieces if piece & corners), outside
+        lowest_of_solid = min(min(solid) for solid in solids if solid & corners)
+        return lowest_of_solid, min(corner for corner in corners if not inside[corner])
 
-    return sorted(patches, key=lowest_corners)
+    return sorted(_connected(lines), key=published_rank)
 
 
 def _connected(links: list[tuple[int, int]]) -> list[set[int]]:
+    """The sets of numbers that the links join."""
     pieces: list[set[int]] = []
     for a, b in links:
         touching = [piece for piece in pieces if a in piece or b in piece]
