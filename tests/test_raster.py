@@ -10,7 +10,8 @@ import trimesh
 from scipy.spatial import Delaunay
 
 from meshwright.cameras import Cameras
-from meshwright.raster import Fragments, coverage, interpolate, rasterize
+from meshwright.mesh import Mesh
+from meshwright.raster import Fragments, coverage, interpolate, mip_levels, rasterize, render, sample_texture
 
 SUBPIXEL = 4096
 
@@ -262,3 +263,107 @@ def test_slivers_seen_edge_on_stay_within_their_corners():
     corners_z = -vertices[faces[fragments.face_ids[seen]]][:, :, 2]
     assert (fragments.depth_z[seen] >= corners_z.amin(1) * (1 - 1e-6)).all()
     assert (fragments.depth_z[seen] <= corners_z.amax(1) * (1 + 1e-6)).all()
+
+
+def quad_in_the_picture(size: int, texture: torch.Tensor, tiles: float = 1.0, depth_z: float = 1.0) -> Mesh:
+    """A square that fills the picture of ``picture_plane_camera``, its texture upright and ``tiles`` times across."""
+    corners = np.array([[0.0, 0.0], [0.0, size], [size, size], [size, 0.0]])
+    uv = torch.tensor([[0.0, tiles], [0.0, 0.0], [tiles, 0.0], [tiles, tiles]])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    return Mesh(on_picture(corners, size, depth_z), faces, uv=uv, uv_faces=faces, texture=texture)
+
+
+def random_texture(height: int, width: int) -> torch.Tensor:
+    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(height))
+
+
+def test_a_texture_seen_texel_by_pixel_is_the_picture():
+    texture = random_texture(32, 32)
+    rendered = render(quad_in_the_picture(32, texture), picture_plane_camera(), 32, 32, samples=1)
+    torch.testing.assert_close(rendered.rgb[0], texture, atol=2e-5, rtol=0)
+    assert rendered.alpha.eq(1).all()
+    torch.testing.assert_close(rendered.depth_z, torch.ones(1, 1, 32, 32))
+    torch.testing.assert_close(rendered.normals[0, 2], torch.ones(32, 32))
+
+
+def test_a_repeated_texture_tiles_the_picture():
+    texture = random_texture(16, 16)
+    mesh = quad_in_the_picture(32, texture, tiles=2.0)
+    rendered = render(mesh, picture_plane_camera(), 32, 32, samples=1, repeat=True)
+    torch.testing.assert_close(rendered.rgb[0], texture.repeat(1, 2, 2), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("repeat", [False, True])
+def test_bilinear_lookup_matches_a_loop(repeat):
+    texture = random_texture(5, 7)
+    generator = torch.Generator().manual_seed(0)
+    uv = torch.rand(200, 2, generator=generator) * 4 - 2
+    found = sample_texture(texture, uv, repeat=repeat)
+    for (u, v), color in zip(uv.double().tolist(), found, strict=True):
+        x, y = u * 7 - 0.5, (1 - v) * 5 - 0.5
+        expected = torch.zeros(3)
+        for row in range(int(np.floor(y)), int(np.floor(y)) + 2):
+            for col in range(int(np.floor(x)), int(np.floor(x)) + 2):
+                at = (row % 5, col % 7) if repeat else (min(max(row, 0), 4), min(max(col, 0), 6))
+                expected += texture[:, at[0], at[1]] * (1 - abs(x - col)) * (1 - abs(y - row))
+        torch.testing.assert_close(color, expected, atol=2e-5, rtol=0)
+
+
+def test_mip_levels_count_texels_per_pixel():
+    """A slanted quad in perspective: against differences of uv between neighbouring points."""
+    texture = random_texture(256, 128)
+    mesh = quad_in_the_picture(32, texture, depth_z=np.array([1.0, 1.5, 4.0, 2.0]))
+    fine, coarse = (rasterize(mesh.vertices, mesh.faces, picture_plane_camera(), s, s) for s in (3200, 32))
+    levels = mip_levels(coarse, mesh.faces, mesh.uv, mesh.uv_faces, 256, 128)
+    uv = interpolate(fine, mesh.uv_faces, mesh.uv) * torch.tensor([128, 256])
+    uv = uv[0, 45::100, 45::100], uv[0, 45::100, 55::100], uv[0, 55::100, 45::100]
+    across, down = (uv[1] - uv[0]) * 10, (uv[2] - uv[0]) * 10
+    expected = torch.maximum(across.norm(dim=2), down.norm(dim=2)).log2()
+    one_face = (torch.arange(32)[:, None] - torch.arange(32)).abs() > 1
+    assert (coarse.face_ids[0] >= 0).all()
+    torch.testing.assert_close(levels[0][one_face], expected[one_face], atol=0.02, rtol=0)
+
+
+def test_a_minified_texture_is_averaged_but_a_palette_is_not():
+    checker = (torch.arange(256)[:, None] + torch.arange(256)) % 2
+    texture = checker.float().expand(3, -1, -1)
+    small = render(quad_in_the_picture(32, texture), picture_plane_camera(), 32, 32, samples=1, smallest_mip_px=8)
+    torch.testing.assert_close(small.rgb, torch.full_like(small.rgb, 0.5), atol=1e-4, rtol=0)
+    palette = texture[:, :16, :16]
+    uv = torch.full((4, 2), 0.5 / 16)
+    levels = torch.tensor([0.0, 1.0, 3.0, 9.0])
+    assert torch.equal(sample_texture(palette, uv, levels), sample_texture(palette, uv))
+
+
+def test_lookup_between_levels_is_their_blend():
+    texture = random_texture(64, 32)
+    uv = torch.rand(50, 2, generator=torch.Generator().manual_seed(1))
+    half = torch.nn.functional.avg_pool2d(texture, 2)
+    expected = 0.75 * sample_texture(texture, uv) + 0.25 * sample_texture(half, uv)
+    found = sample_texture(texture, uv, torch.full((50,), 0.25), smallest_mip_px=8)
+    torch.testing.assert_close(found, expected)
+
+
+def test_supersampled_alpha_is_the_covered_share_and_colors_stand_on_the_background():
+    corners = np.array([[4.0, 4.0], [4.0, 9.5], [9.5, 9.5], [9.5, 4.0]])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    red = torch.tensor([[1.0, 0.0, 0.0]]).expand(4, 3)
+    mesh = Mesh(on_picture(corners, 16), faces, vertex_colors=red)
+    rendered = render(mesh, picture_plane_camera(), 16, 16, samples=2, background=0.2)
+    expected = torch.zeros(16, 16)
+    expected[4:10, 4:10] = 1
+    expected[9, :] *= 0.5
+    expected[:, 9] *= 0.5
+    torch.testing.assert_close(rendered.alpha[0, 0], expected)
+    torch.testing.assert_close(rendered.rgb[0, 0], expected * 1.0 + (1 - expected) * 0.2)
+    torch.testing.assert_close(rendered.rgb[0, 1], (1 - expected) * 0.2)
+
+
+def test_a_mesh_without_colors_is_drawn_as_clay():
+    sphere = trimesh.creation.icosphere(subdivisions=3)
+    mesh = Mesh(torch.tensor(sphere.vertices, dtype=torch.float32), torch.tensor(sphere.faces, dtype=torch.long))
+    rendered = render(mesh, Cameras.orbit(2, fov_deg=35.0), 64, 64)
+    assert rendered.rgb[:, :, 31:33, 31:33].sub(0.8).abs().max() < 0.02
+    seen = rendered.depth_z > 0
+    torch.testing.assert_close(rendered.normals.norm(dim=1, keepdim=True)[seen], torch.ones(int(seen.sum())))
+    assert rendered.rgb[:, :, 0, 0].eq(1).all()

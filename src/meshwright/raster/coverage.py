@@ -26,12 +26,14 @@ class Fragments:
     """What each pixel sees.
 
     ``face_ids``: the face, -1 where there is none. ``barycentrics``: perspective-correct weights of its corners, 0
-    where there is none. ``depth_z``: world units along the viewing axis, 0 where there is none.
+    where there is none. ``depth_z``: world units along the viewing axis, 0 where there is none. ``projected``: the
+    vertices as (x_px * depth_z, y_px * depth_z, depth_z), pixel coordinates counted from the top left corner.
     """
 
     face_ids: Int[Tensor, "views height width"]
     barycentrics: Float[Tensor, "views height width 3"]
     depth_z: Float[Tensor, "views height width"]
+    projected: Float[Tensor, "views vertices 3"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +145,7 @@ def _rasterize_cpu(
         weights,
         depth_z,
     )
-    return Fragments(torch.from_numpy(face_ids), torch.from_numpy(weights), torch.from_numpy(depth_z))
+    return Fragments(torch.from_numpy(face_ids), torch.from_numpy(weights), torch.from_numpy(depth_z), projected)
 
 
 def rasterize_torch(
@@ -174,7 +176,7 @@ def rasterize_torch(
         depths.append(torch.where(seen, depth, 0))
     shape = (len(projected), height, width)
     return Fragments(
-        torch.stack(ids).view(shape), torch.stack(weights).view(*shape, 3), torch.stack(depths).view(shape)
+        torch.stack(ids).view(shape), torch.stack(weights).view(*shape, 3), torch.stack(depths).view(shape), projected
     )
 
 

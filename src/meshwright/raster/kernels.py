@@ -41,11 +41,11 @@ def cpu_kernel(function: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-def _jit(function: Callable[..., Any], **options: bool) -> Callable[..., Any]:
+def _jit(function: Callable[..., Any], parallel: bool = False) -> Callable[..., Any]:
     try:
-        return numba.njit(cache=True, nogil=True, **options)(function)
+        return numba.njit(cache=True, nogil=True, parallel=parallel)(function)
     except RuntimeError:  # nowhere to keep compiled code: a read-only install without a home folder
-        return numba.njit(nogil=True, **options)(function)
+        return numba.njit(nogil=True, parallel=parallel)(function)
 
 
 @_jit
