@@ -1,6 +1,7 @@
 """Mesh: triangles with colours or a texture, and what can be asked of them."""
 
 import dataclasses
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,16 @@ class Mesh:
             if (value := getattr(self, field.name)) is not None
         }
         return dataclasses.replace(self, **moved)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a .glb, .obj, .ply or .stl file, y up; see ``meshwright.export.save_mesh``.
+
+        Raises:
+            InputError: unknown suffix, a mesh without faces, or a place that cannot be written.
+        """
+        from meshwright.export import save_mesh  # the one import that runs upwards, for the sake of mesh.save(...)
+
+        save_mesh(self, path)
 
     def face_normals(self) -> Float[Tensor, "faces 3"]:
         """Normals whose length is twice the face's area."""
