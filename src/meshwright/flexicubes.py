@@ -281,13 +281,14 @@ def _quads(surface: SurfaceCubes, dual: _DualVertices) -> Int[Tensor, "quads 4"]
     """The dual vertices around each crossed edge with four cubes, outward, in the published order.
 
     Each such edge belongs to exactly one cube as an edge that starts at the cube's lowest corner, so walking
-    over the surface cubes finds every edge once and nothing has to be made unique.
+    over the surface cubes finds every edge once and nothing has to be made unique.  One thing differs: the published
+    code winds the quad of an edge that starts at exactly 0 inwards, which leaves closed surfaces inconsistent.
     """
     tables = _tables(surface.cubes.device)
     inside = surface.sdf.detach()[surface.corners] < 0
     crossed = inside[:, :1] != inside[:, [1, 2, 4]]
     at_border = _unravel(surface.cubes, surface.resolution) == 0
-    has_four_cubes = at_border.sum(dim=1, keepdim=True) == at_border.long()
+    has_four_cubes = at_border.sum(dim=1, keepdim=True) == at_border.long()  # at no border but its own axis's
     own_cube, axis = (crossed & has_four_cubes).nonzero(as_tuple=True)
     start = surface.corners[own_cube, tables.start_corner[axis]]
 
@@ -480,8 +481,8 @@ def _patches(inside: list[bool], crossed_on_face: list[list[int]]) -> list[set[i
         for e, f in combinations(crossed, 2)
         if len(crossed) == 2 or inside_end[e] == inside_end[f]
     ]
-    lone_corners = [(corner, corner) for corner in range(8) if inside[corner]]
-    solids = _connected(lone_corners + [(a, b) for a, b in _EDGES if inside[a] and inside[b]])
+    inside_corners = [(corner, corner) for corner in range(8) if inside[corner]]
+    solids = _connected(inside_corners + [(a, b) for a, b in _EDGES if inside[a] and inside[b]])
 
     def published_rank(patch: set[int]) -> tuple[int, int]:
         corners = {corner for e in patch for corner in _EDGES[e]}
