@@ -1,0 +1,73 @@
+"""True textured objects as test scenes: a GLB into the world, and its pictures from any cameras.
+
+    python benchmarks/scans.py FOLDER [FOLDER ...] --out contact_sheet.png
+
+draws every object of the folders once, for looking at.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from meshwright import Cameras, Mesh, Views
+from meshwright.export import load_mesh
+from meshwright.raster import render
+
+# Cameras 4 units away with 30 degrees of view frame a sphere of radius 1; the rest is air around the silhouette.
+BOUNDING_RADIUS = 0.95
+
+
+def load_scan(path: Path) -> Mesh:
+    """A mesh file in the world frame, its box's centre in the origin, its farthest vertex ``BOUNDING_RADIUS`` away."""
+    mesh = load_mesh(path)
+    vertices = mesh.vertices - (mesh.vertices.amin(dim=0) + mesh.vertices.amax(dim=0)) / 2
+    return mesh.replace(vertices=vertices * (BOUNDING_RADIUS / vertices.norm(dim=1).max()))
+
+
+def render_scan_views(mesh: Mesh, cameras: Cameras, size_px: int, samples: int = 4) -> Views:
+    """Unlit square pictures on white with alpha and depth, each pixel the mean of ``samples`` x ``samples`` points."""
+    rendered = render(mesh, cameras, size_px, size_px, samples=samples)
+    return Views(
+        images=rendered.rgb.clamp(0, 1),
+        alpha=rendered.alpha,
+        cameras=cameras,
+        sizes_px=torch.full((len(cameras), 2), size_px),
+        names=tuple(f"{i:03d}" for i in range(len(cameras))),
+        depth_z=rendered.depth_z,
+    )
+
+
+def find_scans(folders: list[Path]) -> list[Path]:
+    """All GLB files of the folders, in the order of their names."""
+    return sorted(path for folder in folders for path in folder.glob("*.glb"))
+
+
+def contact_sheet(paths: list[Path], size_px: int, columns: int) -> Image.Image:
+    cameras = Cameras.spherical([30.0], [20.0], radius=4.0, fov_deg=30.0)
+    rows = -(-len(paths) // columns)
+    sheet = np.full((rows * size_px, columns * size_px, 3), 255, dtype=np.uint8)
+    for number, path in enumerate(paths):
+        image = render_scan_views(load_scan(path), cameras, size_px).images[0]
+        top, left = number // columns * size_px, number % columns * size_px
+        pixels = (image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+        sheet[top : top + size_px, left : left + size_px] = pixels
+    return Image.fromarray(sheet)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draw every object of some folders once.")
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, default=Path("contact_sheet.png"))
+    parser.add_argument("--size-px", type=int, default=192)
+    parser.add_argument("--columns", type=int, default=8)
+    arguments = parser.parse_args()
+    paths = find_scans(arguments.folders)
+    contact_sheet(paths, arguments.size_px, arguments.columns).save(arguments.out)
+    print(f"{len(paths)} objects -> {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
