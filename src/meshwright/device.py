@@ -32,6 +32,19 @@ def available_devices() -> list[str]:
     return [kind for kind in ("cuda", "npu", "mps", "cpu") if _count(kind) > 0]
 
 
+def items_per_chunk(device: torch.device, bytes_per_item: int) -> int:
+    """How many items to work on at once where each needs this much memory; at least one.
+
+    On the CPU as many as stay near its caches (more only slows it down), elsewhere a bounded share of free memory.
+    """
+    budget = 1 << 30
+    if device.type == "cpu":
+        budget = 1 << 24
+    elif device.type == "cuda":
+        budget = min(budget, torch.cuda.mem_get_info(device)[0] // 4)
+    return max(1, budget // bytes_per_item)
+
+
 def _count(kind: str) -> int:
     if kind == "cpu":
         return 1

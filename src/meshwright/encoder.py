@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from meshwright.progress import Progress, silent
+
 CAMERA_NUMBERS = 16
 
 
@@ -37,14 +39,17 @@ class CameraViT(nn.Module):
         )
 
     def forward(
-        self, images: Float[Tensor, "views 3 height width"], cameras: Float[Tensor, "views 16"]
+        self,
+        images: Float[Tensor, "views 3 height width"],
+        cameras: Float[Tensor, "views 16"],
+        progress: Progress = silent,
     ) -> Float[Tensor, "views tokens channels"]:
         """Encode sRGB pictures in [0, 1] of any size from one patch on; ``cameras`` as in ``Cameras.embedding``.
 
         Rows and columns beyond the last whole patch are not seen.
         """
         mean, std = (images.new_tensor(value)[:, None, None] for value in (self.image_mean, self.image_std))
-        return self.model((images - mean) / std, self.camera_embedder(cameras))
+        return self.model((images - mean) / std, self.camera_embedder(cameras), progress)
 
 
 class _ViT(nn.Module):
@@ -65,11 +70,13 @@ class _ViT(nn.Module):
         self.layernorm = nn.LayerNorm(hidden_size, layer_norm_eps)
 
     def forward(
-        self, pixels: Float[Tensor, "views 3 height width"], camera: Float[Tensor, "views channels"]
+        self, pixels: Float[Tensor, "views 3 height width"], camera: Float[Tensor, "views channels"], progress: Progress
     ) -> Float[Tensor, "views tokens channels"]:
         x = self.embeddings(pixels)
-        for block in self.encoder["layer"]:
+        blocks = self.encoder["layer"]
+        for number, block in enumerate(blocks, start=1):
             x = block(x, camera)
+            progress("encoder", number / len(blocks))
         return self.layernorm(x)
 
 

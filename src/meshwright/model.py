@@ -6,16 +6,25 @@ those of the published checkpoints.
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from meshwright.encoder import CameraViT
 from meshwright.errors import InputError
-from meshwright.field import MeshDecoder, RadianceDecoder
+from meshwright.field import Axes, MeshDecoder, MeshFields, RadianceDecoder
+from meshwright.flexicubes import extract, grid_axes, marching_cubes, repair_empty, sdf_entropy, surface_cubes
+from meshwright.mesh import Mesh
+from meshwright.progress import Progress, silent
 from meshwright.triplane import Triplane, TriplaneTransformer
+from meshwright.volume import RadianceField, density_from_raw
+
+_CUBE_WEIGHT_FACTOR = 0.1  # of the weight head's output
+_DEFORMATION_DIVISOR = 4.0  # grid points move by at most this part of 1 / grid_res world units
 
 _LARGEST_SIZE = 1 << 15  # of any whole number in a config, so that a hostile one cannot ask for terabytes
 
@@ -141,11 +150,14 @@ class _Reconstructor(nn.Module):
         )
 
     def planes(
-        self, images: Float[Tensor, "batch views 3 height width"], cameras: Float[Tensor, "batch views 16"]
+        self,
+        images: Float[Tensor, "batch views 3 height width"],
+        cameras: Float[Tensor, "batch views 16"],
+        progress: Progress = silent,
     ) -> Triplane:
         """Pictures (sRGB in [0, 1] on white) with their ``Cameras.embedding`` -> feature planes, one set an object."""
-        tokens = self.encoder(images.flatten(0, 1), cameras.flatten(0, 1))
-        return self.transformer(tokens.unflatten(0, images.shape[:2]).flatten(1, 2))
+        tokens = self.encoder(images.flatten(0, 1), cameras.flatten(0, 1), progress)
+        return self.transformer(tokens.unflatten(0, images.shape[:2]).flatten(1, 2), progress)
 
 
 class InstantNeRF(_Reconstructor):
@@ -155,6 +167,54 @@ class InstantNeRF(_Reconstructor):
         super().__init__(config)
         self.synthesizer = nn.ModuleDict({"decoder": RadianceDecoder(config.triplane_dim)})
 
+    @property
+    def decoder(self) -> RadianceDecoder:
+        return self.synthesizer["decoder"]  # type: ignore[return-value]
+
+    def field(self, planes: Float[Tensor, "3 channels size size"]) -> RadianceField:
+        """The radiance field of one object's planes, for `meshwright.volume.render`."""
+        return self.decoder.field(planes)
+
+    def density_grid(
+        self, planes: Float[Tensor, "3 channels size size"], resolution: int
+    ) -> Float[Tensor, "resolution resolution resolution"]:
+        """Density of one object at ``resolution`` points along x, y and z, from -1 to 1 inclusive."""
+        axis = torch.linspace(-1, 1, resolution, device=planes.device)
+        return density_from_raw(self.decoder.raw_density(planes, (axis, axis, axis)))
+
+    @torch.no_grad()
+    def extract_mesh(
+        self, triplane: Triplane, resolution: int | None = None, threshold: float | None = None
+    ) -> list[Mesh]:
+        """Coloured meshes where the density is ``threshold``, by marching cubes; empty ones where it nowhere is.
+
+        ``resolution`` (points along a side) and ``threshold`` are the config's unless given.
+        """
+        resolution = resolution or self.config.mesh_resolution
+        threshold = self.config.mesh_threshold if threshold is None else threshold
+        meshes = []
+        for planes in triplane.planes:
+            mesh = marching_cubes(-self.density_grid(planes, resolution), -threshold, scale=2.0)
+            _, rgb = self.field(planes)(mesh.vertices)
+            meshes.append(mesh.replace(vertex_colors=rgb.clamp(0, 1)))
+        return meshes
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Meshes of a batch for training (without colours) and the numbers that keep their fields well-behaved.
+
+    ``reg_empty``: mean |sdf| of each object that had no surface, else 0. ``reg_surface``: mean of FlexiCubes' L_dev.
+    ``reg_weight``: mean square of the raw cube weights. ``sdf_entropy``: see `meshwright.flexicubes.sdf_entropy`.
+    """
+
+    meshes: list[Mesh]
+    sdf: Float[Tensor, "batch grid_points"]
+    reg_empty: Float[Tensor, " batch"]
+    reg_surface: Float[Tensor, ""]
+    reg_weight: Float[Tensor, ""]
+    sdf_entropy: Float[Tensor, ""]
+
 
 class InstantMesh(_Reconstructor):
     """Pictures -> mesh by FlexiCubes."""
@@ -162,6 +222,85 @@ class InstantMesh(_Reconstructor):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.synthesizer = nn.ModuleDict({"decoder": MeshDecoder(config.triplane_dim)})
+
+    @property
+    def decoder(self) -> MeshDecoder:
+        return self.synthesizer["decoder"]  # type: ignore[return-value]
+
+    def color_field(
+        self, planes: Float[Tensor, "3 channels size size"]
+    ) -> Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points 3"]]:
+        """World points to the colours (sRGB, -0.001 to 1.001) of one object."""
+        return self.decoder.color_field(planes)
+
+    def geometry(self, triplane: Triplane, training: bool = False) -> Geometry:
+        """The surfaces of a batch, differentiable; ``training`` puts a vertex in the middle of each quad."""
+        fields, sdf, empty, reg_empty = self._fields(triplane)
+        meshes, deviations = zip(
+            *(self._surface(*item, training) for item in zip(fields, sdf, empty, strict=True)), strict=True
+        )
+        squares = torch.stack([item.weights.mean_square() for item in fields])
+        deviation = torch.cat(deviations)
+        return Geometry(
+            list(meshes),
+            sdf,
+            reg_empty,
+            reg_surface=deviation.sum() / max(len(deviation), 1),
+            reg_weight=squares.mean() * _CUBE_WEIGHT_FACTOR**2,
+            sdf_entropy=sdf_entropy(sdf, self.config.grid_res),
+        )
+
+    @torch.no_grad()
+    def extract_mesh(
+        self, triplane: Triplane, method: Literal["flexicubes", "marching_cubes"] = "flexicubes"
+    ) -> list[Mesh]:
+        """Coloured meshes, one an object; a field without a surface becomes the box of the grid, as published.
+
+        ``marching_cubes`` takes the sdf alone, without deformation and weights: plainer, and open at the grid's border.
+        """
+        fields, sdf, empty, _ = self._fields(triplane)
+        meshes = []
+        for item, item_sdf, item_empty, planes in zip(fields, sdf, empty, triplane.planes, strict=True):
+            if method == "flexicubes":
+                mesh, _ = self._surface(item, item_sdf, item_empty, training=False)
+            else:
+                mesh = marching_cubes(
+                    item_sdf.unflatten(0, (self.config.grid_res + 1,) * 3), scale=self.config.grid_scale
+                )
+            meshes.append(mesh.replace(vertex_colors=self.color_field(planes)(mesh.vertices).clamp(0, 1)))
+        return meshes
+
+    def _axes(self, like: Tensor) -> Axes:
+        x, y, z = grid_axes(self.config.grid_res, self.config.grid_scale, published_rounding=True)
+        return x.to(like), y.to(like), z.to(like)
+
+    def _fields(
+        self, triplane: Triplane
+    ) -> tuple[list[MeshFields], Float[Tensor, "batch grid_points"], Bool[Tensor, " batch"], Float[Tensor, " batch"]]:
+        """Fields on the grid, the sdf with a surface in every object, which had none, and mean |sdf| of these."""
+        axes = self._axes(triplane.planes)
+        fields = [self.decoder.on_grid(planes, axes) for planes in triplane.planes]
+        raw = torch.stack([item.sdf.everywhere().flatten() for item in fields])
+        return fields, *repair_empty(raw, self.config.grid_res)
+
+    def _surface(
+        self, fields: MeshFields, sdf: Float[Tensor, " grid_points"], empty: Bool[Tensor, ""], training: bool
+    ) -> tuple[Mesh, Float[Tensor, " pairs"]]:
+        """Mesh of one object, and L_dev. Deformation and weights are evaluated where the surface passes, only."""
+        cells = self.config.grid_res
+        surface = surface_cubes(sdf, cells)
+        deformation = fields.deformation.at(_unravel(surface.points, cells + 1)).tanh() / (cells * _DEFORMATION_DIVISOR)
+        if empty:
+            deformation = deformation.detach()
+        weights = fields.weights.at(_unravel(surface.cubes, cells)) * _CUBE_WEIGHT_FACTOR
+        beta, alpha, gamma = weights.split([12, 8, 1], dim=1)
+        positions = surface.positions(self._axes(sdf)) + deformation
+        vertices, faces, L_dev = extract(surface, positions, beta, alpha, gamma[:, 0], training)
+        return Mesh(vertices, faces), L_dev
+
+
+def _unravel(flat: Int[Tensor, " n"], side: int) -> Int[Tensor, "n 3"]:
+    return torch.stack(torch.unravel_index(flat, (side, side, side)), dim=1)
 
 
 def build_model(config: ModelConfig, seed: int = 0) -> InstantNeRF | InstantMesh:

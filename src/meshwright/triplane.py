@@ -1,8 +1,15 @@
-"""Triplane: image tokens -> three feature planes, and sampling them at points.
+"""Triplane: image tokens -> three feature planes, and sampling them at points and on grids.
 
 The transformer is that of LRM (Hong et al. 2023, arXiv 2311.04400, section 3.2) as InstantMesh uses it; triplanes are
 from Chan et al. 2022 (arXiv 2112.07945). Plane 0 lies in (x, y), plane 1 in (x, z), plane 2 in (z, y): the first
-named coordinate runs along picture columns, the second along rows. Texel centres are at (2 i + 1) / size - 1.
+named coordinate runs along picture columns, the second along rows. Texel centres are at (2 i + 1) / size - 1; between
+them features are bilinear, beyond the outermost they fade to zero within one texel.
+
+The features of a point are the samples of the three planes, one after the other, and a linear layer is what reads them
+first. Both are linear, so they swap: `project_planes` pushes the planes through the layer once, and what is left for a
+point is the sum of three samples. On a grid even that falls apart: plane 0 gives the same for all z, and so on, so a
+`GridMaps` of three pictures holds the whole grid.
+
 Submodules bear the names of the published checkpoints.
 """
 
@@ -10,17 +17,17 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-PLANE_AXES = ((0, 1), (0, 2), (2, 1))  # world axes (x 0, y 1, z 2) along the columns and rows of each plane
+from meshwright.progress import Progress, silent
 
 
 @dataclass(frozen=True, eq=False)
 class Triplane:
     """Feature planes that span [-1, 1]^3 of the world, one set of three an object."""
 
-    planes: Float[Tensor, "batch 3 channels height width"]
+    planes: Float[Tensor, "batch 3 channels size size"]
 
     def __len__(self) -> int:
         return self.planes.shape[0]
@@ -40,14 +47,17 @@ class TriplaneTransformer(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.deconv = nn.ConvTranspose2d(dim, plane_channels, kernel_size=2, stride=2)
 
-    def forward(self, image_tokens: Float[Tensor, "batch tokens image_channels"]) -> Triplane:
-        """``image_tokens``: those of all views of an object, in any number and order."""
+    def forward(
+        self, image_tokens: Float[Tensor, "batch tokens image_channels"], progress: Progress = silent
+    ) -> Triplane:
+        """``image_tokens``: those of all views of an object, in any number and order. The planes are float32."""
         x = self.pos_embed.expand(len(image_tokens), -1, -1)
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers, start=1):
             x = layer(x, image_tokens)
+            progress("planes", number / len(self.layers))
         x = self.norm(x).unflatten(1, (3, self.low_res, self.low_res))
         planes = self.deconv(x.flatten(0, 1).permute(0, 3, 1, 2))
-        return Triplane(planes.unflatten(0, (len(image_tokens), 3)))
+        return Triplane(planes.unflatten(0, (len(image_tokens), 3)).float())
 
 
 class _Block(nn.Module):
@@ -119,3 +129,105 @@ def _attend(
 ) -> Float[Tensor, "batch queries channels"]:
     query, key, value = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+
+
+# --- sampling ---------------------------------------------------------------------------------------------------
+
+
+def project_planes(
+    planes: Float[Tensor, "3 channels size size"], weight: Float[Tensor, "out features"]
+) -> Float[Tensor, "3 size size out"]:
+    """Planes after a linear layer (without bias) whose input is the samples of plane 0, 1 and 2, one after the other.
+
+    The sum of the samples of the result is what the layer makes of the three samples.
+    """
+    return torch.einsum("pchw,opc->phwo", planes, weight.unflatten(1, (3, -1)))
+
+
+class PlaneSampler:
+    """Bilinear samples of three planes, summed, at any points of the world; differentiable in planes and points."""
+
+    def __init__(self, planes: Float[Tensor, "3 size size channels"]) -> None:
+        self._size = planes.shape[1]
+        # A border of zeros is the fade beyond the outermost texels, and spares every test for bounds.
+        self._texels = F.pad(planes, (0, 0, 1, 1, 1, 1)).flatten(0, 2)
+
+    def __call__(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points channels"]:
+        texels, shares = self._taps(points)
+        # An embedding bag is a weighted sum of table rows: the whole gather in one pass over memory.
+        return F.embedding_bag(texels, self._texels, per_sample_weights=shares, mode="sum")
+
+    def _taps(self, points: Float[Tensor, "points 3"]) -> tuple[Int[Tensor, "points 12"], Float[Tensor, "points 12"]]:
+        """The four texels around each point in each plane, and their bilinear shares."""
+        size, stride = self._size, self._size + 2
+        place = (((points.T + 1) * size - 1) / 2).clamp(-1, size)
+        low = place.detach().floor().long().clamp(-1, size - 1)
+        high_share = place - low
+        share = torch.stack([1 - high_share, high_share])
+        columns, rows = low[_COLUMN_AXIS] + 1, low[_ROW_AXIS] + 1
+        plane = torch.arange(3, device=points.device)[:, None]
+        first = (plane * stride + rows) * stride + columns
+        offsets = torch.tensor([0, 1, stride, stride + 1], device=points.device)
+        shares = share[:, None, _ROW_AXIS] * share[None, :, _COLUMN_AXIS]
+        return (first.T[:, :, None] + offsets).flatten(1), shares.permute(3, 2, 0, 1).flatten(1)
+
+
+@dataclass(frozen=True, eq=False)
+class GridMaps:
+    """Three pictures, one a plane, on the axes of a grid: plane 0 in (x, y), plane 1 in (x, z), plane 2 in (y, z)."""
+
+    xy: Float[Tensor, "x y channels"]
+    xz: Float[Tensor, "x z channels"]
+    yz: Float[Tensor, "y z channels"]
+
+    @classmethod
+    def sample(
+        cls,
+        planes: Float[Tensor, "3 channels size size"],
+        axes: tuple[Float[Tensor, " x"], Float[Tensor, " y"], Float[Tensor, " z"]],
+    ) -> "GridMaps":
+        """The planes resampled at a grid's coordinates: bilinear sampling is separable, a small matrix an axis."""
+        texels = torch.arange(planes.shape[2], device=planes.device)
+        x, y, z = ((1 - (((axis[:, None] + 1) * len(texels) - 1) / 2 - texels).abs()).clamp(min=0) for axis in axes)
+        return cls(
+            torch.einsum("xi,yic->xyc", x, torch.einsum("yj,cji->yic", y, planes[0])),
+            torch.einsum("xi,zic->xzc", x, torch.einsum("zj,cji->zic", z, planes[1])),
+            torch.einsum("zi,yic->yzc", z, torch.einsum("yj,cji->yic", y, planes[2])),
+        )
+
+    def project(self, weight: Float[Tensor, "out features"], bias: Float[Tensor, " out"]) -> "GridMaps":
+        """Maps whose sum is what a linear layer makes of the three samples at a grid point, one after the other."""
+        xy, xz, yz = weight.unflatten(1, (3, -1)).unbind(1)
+        return GridMaps(F.linear(self.xy, xy, bias), F.linear(self.xz, xz), F.linear(self.yz, yz))
+
+    def project_cubes(self, weight: Float[Tensor, "out features"], bias: Float[Tensor, " out"]) -> "GridMaps":
+        """Maps over the grid's cubes whose sum is what a linear layer makes of the samples at all eight corners.
+
+        Corners come one after the other, bit 0 of their number being +x, bit 1 +y, bit 2 +z. Two corners that differ
+        only in z share their sample of plane 0, so their weights add; likewise for the other planes.
+        """
+        z_y_x = weight.unflatten(1, (2, 2, 2, 3, -1))
+        xy, xz, yz = z_y_x[:, :, :, :, 0].sum(1), z_y_x[:, :, :, :, 1].sum(2), z_y_x[:, :, :, :, 2].sum(3)
+        return GridMaps(
+            F.linear(_corners(self.xy), xy.transpose(1, 2).flatten(1), bias),
+            F.linear(_corners(self.xz), xz.transpose(1, 2).flatten(1)),
+            F.linear(_corners(self.yz), yz.transpose(1, 2).flatten(1)),
+        )
+
+    def slab(self, start: int, stop: int) -> Float[Tensor, "slab y z channels"]:
+        """Sums of the three maps at the grid points from ``start`` to ``stop`` along x."""
+        total = self.xz[start:stop, None] + self.yz
+        return total.add_(self.xy[start:stop, :, None])
+
+    def at(self, index: Int[Tensor, "points 3"]) -> Float[Tensor, "points channels"]:
+        """Sums of the three maps at chosen grid points."""
+        i, j, k = index.unbind(1)
+        return self.xy[i, j] + self.xz[i, k] + self.yz[j, k]
+
+
+_COLUMN_AXIS, _ROW_AXIS = [0, 0, 2], [1, 2, 1]  # of planes 0, 1, 2, as indices into (x, y, z)
+
+
+def _corners(map_: Float[Tensor, "rows columns channels"]) -> Float[Tensor, "row_cells column_cells corners"]:
+    """The four corners of each cell one after the other: (0, 0), (0, 1), (1, 0), (1, 1)."""
+    return torch.cat([map_[:-1, :-1], map_[:-1, 1:], map_[1:, :-1], map_[1:, 1:]], dim=2)
