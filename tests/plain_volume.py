@@ -1,23 +1,26 @@
-"""Volume rendering as the published model defines it: one full tensor a step, every sample evaluated, no shortcuts.
+"""Volume rendering as the published model has it: one full tensor a step, every sample evaluated, no shortcuts.
 
-The twin of ``meshwright.volume``: slow and large, equal in value and gradient.
+Twin of `meshwright.volume`: slow, large and obvious, equal in value and gradient.
 """
 
-import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
+Field = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class PlainRendering(NamedTuple):
-    rgb: torch.Tensor
-    depth: torch.Tensor
-    weight: torch.Tensor
+    rgb: Tensor
+    depth: Tensor
+    weight: Tensor
 
 
-def plain_render(field, origins, directions, jitter, u):
-    """Rays (n, 3), jitter and u (n, samples_per_ray / 2) to the picture on white."""
+def plain_render(field: Field, origins: Tensor, directions: Tensor, jitter: Tensor, u: Tensor) -> PlainRendering:
+    """Origins and directions (rays, 3), jitter and u (rays, samples_per_ray / 2) -> what the rays see on white."""
     half = jitter.shape[1]
     near, far = near_and_far(origins, directions)
 
@@ -38,8 +41,8 @@ def plain_render(field, origins, directions, jitter, u):
     return PlainRendering(picture, depth, weight)
 
 
-def near_and_far(origins, directions):
-    """Slab test axis by axis; rays that miss get the least and greatest near of those that hit."""
+def near_and_far(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Slab test axis by axis; rays that miss get the least and the greatest near of those that hit."""
     near, far = torch.full_like(origins[:, 0], -torch.inf), torch.full_like(origins[:, 0], torch.inf)
     for axis in range(3):
         a = (-1 - origins[:, axis]) / directions[:, axis]
@@ -53,7 +56,7 @@ def near_and_far(origins, directions):
     return torch.where(misses, entries.min(), near), torch.where(misses, entries.max(), far)
 
 
-def evaluate_in_box(field, origins, directions, depths):
+def evaluate_in_box(field: Field, origins: Tensor, directions: Tensor, depths: Tensor) -> tuple[Tensor, Tensor]:
     points = origins[:, None] + depths[:, :, None] * directions[:, None]
     raw, rgb = field(points.reshape(-1, 3))
     raw, rgb = raw.reshape(depths.shape), rgb.reshape(points.shape)
@@ -62,11 +65,10 @@ def evaluate_in_box(field, origins, directions, depths):
     return raw, torch.where(outside[:, :, None], torch.zeros_like(rgb), rgb)
 
 
-def march(raw, rgb, depths):
+def march(raw: Tensor, rgb: Tensor, depths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Weight, colour and middle of each interval of sorted samples."""
-    delta = depths[:, 1:] - depths[:, :-1]
     density = F.softplus((raw[:, :-1] + raw[:, 1:]) / 2 - 1)
-    alpha = 1 - torch.exp(-density * delta)
+    alpha = 1 - torch.exp(-density * (depths[:, 1:] - depths[:, :-1]))
     arriving, weights = torch.ones_like(alpha[:, 0]), []
     for k in range(alpha.shape[1]):
         weights.append(alpha[:, k] * arriving)
@@ -74,22 +76,14 @@ def march(raw, rgb, depths):
     return torch.stack(weights, dim=1), (rgb[:, :-1] + rgb[:, 1:]) / 2, (depths[:, :-1] + depths[:, 1:]) / 2
 
 
-def draw_fine(depths, weights, u):
-    """Inverse of the piecewise linear cumulative distribution, ray by ray and draw by draw."""
-    fine = torch.empty_like(u)
-    middles = (depths[:, :-1] + depths[:, 1:]) / 2
-    for ray, w in enumerate(weights.tolist()):
-        widest = [max(w[max(k - 1, 0) : k + 1]) for k in range(len(w) + 1)]
-        blurred = [(a + b) / 2 + 0.01 for a, b in itertools.pairwise(widest)]
-        mass = [value + 1e-5 for value in blurred[1:-1]]
-        cdf = [0.0]
-        for value in mass:
-            cdf.append(cdf[-1] + value / sum(mass))
-        bins = middles[ray].tolist()
-        for j, draw in enumerate(u[ray].tolist()):
-            index = sum(value <= draw for value in cdf)
-            below, above = max(index - 1, 0), min(index, len(cdf) - 1)
-            rise = cdf[above] - cdf[below]
-            fraction = (draw - cdf[below]) / (rise if rise >= 1e-5 else 1.0)
-            fine[ray, j] = bins[below] + fraction * (bins[above] - bins[below])
-    return fine
+def draw_fine(depths: Tensor, weights: Tensor, u: Tensor) -> Tensor:
+    """Inverse of the piecewise linear cumulative distribution, each draw compared with each step of it."""
+    widest = F.max_pool1d(weights[:, None], kernel_size=2, stride=1, padding=1)
+    mass = (F.avg_pool1d(widest, kernel_size=2, stride=1)[:, 0] + 0.01)[:, 1:-1] + 1e-5
+    bins = (depths[:, :-1] + depths[:, 1:]) / 2
+    cdf = torch.cat([torch.zeros_like(mass[:, :1]), (mass / mass.sum(1, keepdim=True)).cumsum(1)], dim=1)
+    index = (cdf[:, None, :] <= u[:, :, None]).sum(2)
+    below, above = (index - 1).clamp(min=0), index.clamp(max=cdf.shape[1] - 1)
+    rise = cdf.gather(1, above) - cdf.gather(1, below)
+    fraction = (u - cdf.gather(1, below)) / torch.where(rise < 1e-5, torch.ones_like(rise), rise)
+    return bins.gather(1, below) + fraction * (bins.gather(1, above) - bins.gather(1, below))

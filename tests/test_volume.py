@@ -128,10 +128,10 @@ def test_a_generator_draws_what_the_published_renderer_draws():
     assert torch.equal(draws.u, golden.u)
 
 
-@pytest.mark.parametrize(("checkpointing", "points_per_chunk"), [(False, 1 << 20), (True, 1 << 20), (True, 800)])
-def test_training_gradients_are_the_published_ones(checkpointing, points_per_chunk):
+@pytest.mark.parametrize(("checkpointing", "rays_per_chunk"), [(False, 1 << 20), (True, 1 << 20), (True, 100)])
+def test_training_gradients_are_the_published_ones(checkpointing, rays_per_chunk):
     planes, net = golden_weights(requires_grad=True)
-    ours = render(published_field(planes, net), RAYS, SAMPLES, golden_draws("half"), checkpointing, points_per_chunk)
+    ours = render(published_field(planes, net), RAYS, SAMPLES, golden_draws("half"), checkpointing, rays_per_chunk)
     target = GOLDEN["train_target_rgb"][0].flatten(2).mT
     loss = (ours.rgb - target).square().mean() + ours.weight.mean()
     loss.backward()
@@ -164,7 +164,7 @@ def test_equal_to_the_plain_twin_in_value_and_gradient(samples):
     target = torch.rand(len(origins), 3, generator=torch.Generator().manual_seed(4))
     results, gradients = [], []
     for rendering in (
-        render(field, Rays(origins, directions), samples, draws, points_per_chunk=500),
+        render(field, Rays(origins, directions), samples, draws, rays_per_chunk=40),
         plain_render(field, origins, directions, draws.jitter, draws.u),
     ):
         loss = (rendering.rgb - target).square().sum() + rendering.depth.sum() + rendering.weight.square().sum()
@@ -243,9 +243,9 @@ def test_depth_over_weight_is_the_distance_to_a_wall():
 
 def test_chunks_do_not_change_the_picture():
     rays = orbit_rays()
-    whole = render(waves, rays, 32, points_per_chunk=1 << 20)
-    for points_per_chunk in (1, 100, 1000):
-        parts = render(waves, rays, 32, points_per_chunk=points_per_chunk)
+    whole = render(waves, rays, 32, rays_per_chunk=1 << 20)
+    for rays_per_chunk in (1, 7, 100):
+        parts = render(waves, rays, 32, rays_per_chunk=rays_per_chunk)
         for name in ("rgb", "depth", "weight"):
             torch.testing.assert_close(getattr(parts, name), getattr(whole, name), atol=1e-6, rtol=0)
 
@@ -262,8 +262,8 @@ def test_a_crop_is_that_part_of_the_picture():
 def test_the_same_seed_gives_the_same_noise_and_another_seed_another():
     rays = orbit_rays()
     pictures = [
-        render(waves, rays, 16, Draws.random(288, 16, torch.Generator().manual_seed(seed)), points_per_chunk=chunk).rgb
-        for seed, chunk in ((5, 300), (5, 1 << 20), (6, 1 << 20))
+        render(waves, rays, 16, Draws.random(288, 16, torch.Generator().manual_seed(seed)), rays_per_chunk=chunk).rgb
+        for seed, chunk in ((5, 40), (5, 1 << 20), (6, 1 << 20))
     ]
     torch.testing.assert_close(pictures[0], pictures[1], atol=1e-6, rtol=0)
     assert (pictures[0] - pictures[2]).abs().max() > 1e-3
@@ -305,17 +305,17 @@ def test_the_field_is_asked_once_a_sample_and_only_on_rays_that_hit():
     rays = Cameras.orbit(2, radius=6.0).rays(16, 16)
     near, far = box_interval(rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3))
     with torch.no_grad():
-        render(counting, rays, 16, points_per_chunk=1000)
+        render(counting, rays, 16, rays_per_chunk=125)
     assert 0 < (near <= far).sum() < near.numel()
     assert sum(asked) == 16 * int((near <= far).sum())
-    assert max(asked) <= 1000
+    assert max(asked) <= 1000  # 125 rays, half of 16 samples
 
 
 def test_checkpointing_changes_no_gradient():
     gradients = []
     for checkpointing in (False, True):
         planes, net = golden_weights(requires_grad=True)
-        seen = render(published_field(planes, net), RAYS, SAMPLES, None, checkpointing, points_per_chunk=2000)
+        seen = render(published_field(planes, net), RAYS, SAMPLES, None, checkpointing, rays_per_chunk=250)
         (seen.rgb.square().sum() + seen.depth.sum()).backward()
         gradients.append(planes.grad)
     assert gradients[0].abs().max() > 0

@@ -18,12 +18,11 @@ from torch.nn.functional import pad, softplus
 from torch.utils.checkpoint import checkpoint
 
 from meshwright.cameras import Rays
+from meshwright.device import items_per_chunk
 from meshwright.errors import InputError
 
 _BOX_HALF_SIDE = 1.0
-_CHUNK_POINTS_CPU = 1 << 15  # activations of one chunk stay near the last-level cache; measured in bench_render.py
-_CHUNK_POINTS_ACCELERATOR = 1 << 21
-_BYTES_PER_POINT = 4096  # what a field may hold for one point: its features and a few layers of 64 to 256 numbers
+_BYTES_PER_POINT = 1024  # what a field may hold for one point: two layers of 64 numbers and what leads to them
 
 
 RadianceField = Callable[[Float[Tensor, "points 3"]], tuple[Float[Tensor, " points"], Float[Tensor, "points 3"]]]
@@ -92,7 +91,7 @@ def render(
     samples_per_ray: int = 128,
     draws: Draws | None = None,
     checkpointing: bool = True,
-    points_per_chunk: int | None = None,
+    rays_per_chunk: int | None = None,
 ) -> Rendering:
     """Render ``field`` along ``rays``: half of the samples evenly, half by importance.
 
@@ -101,7 +100,7 @@ def render(
     else depends on which rays are rendered together, nor on how the work is cut into chunks.
 
     While gradients are recorded, ``checkpointing`` evaluates each chunk again in the backward pass rather than keeping
-    its activations. ``points_per_chunk`` bounds the memory; by default it follows from the device.
+    its activations. ``rays_per_chunk`` bounds the memory; by default it follows from the device.
 
     Raises:
         InputError: fewer than 8 samples a ray, too few for the second pass.
@@ -119,7 +118,7 @@ def render(
     every_ray = _Segments(origins, directions, near, far, draws)
     nearest, farthest = _distance_range(every_ray)
 
-    rays_per_chunk = max(1, (points_per_chunk or _default_points_per_chunk(device)) * 2 // samples_per_ray)
+    rays_per_chunk = rays_per_chunk or items_per_chunk(device, _BYTES_PER_POINT * samples_per_ray // 2)
     seen = hits.nonzero().squeeze(1)
     keep_graph = torch.is_grad_enabled()
     parts = []
@@ -231,13 +230,17 @@ def _march(
 def _query(
     field: RadianceField, rays: _Segments, distances: Float[Tensor, "rays samples"]
 ) -> tuple[Float[Tensor, "rays samples"], Float[Tensor, "rays samples 3"]]:
-    points = rays.origins[:, None] + distances[:, :, None] * rays.directions[:, None]
-    raw_density, rgb = field(points.view(-1, 3))
-    inside = points.abs().amax(2) <= _BOX_HALF_SIDE
+    """Raw density and colour of samples; nothing outside the box, where the field is not asked."""
+    # One axis after the other: the innermost loop then runs over samples, not over 3 coordinates.
+    xyz = rays.origins.T[:, :, None] + distances * rays.directions.T[:, :, None]
+    inside = xyz.abs().amax(0) <= _BOX_HALF_SIDE
+    points = xyz.clamp(-_BOX_HALF_SIDE, _BOX_HALF_SIDE).flatten(1).T
+    raw_density, rgb = field(points)
     # Low enough that an interval with one end outside has density 0, high enough that the sum of both ends is finite.
+    # Colours need no mask, for the intervals around an outside sample weigh exactly 0.
     empty = torch.finfo(torch.float32).min / 3
     raw_density = torch.where(inside, raw_density.float().view_as(distances), empty)
-    return raw_density, torch.where(inside[:, :, None], rgb.float().view_as(points), 0.0)
+    return raw_density, rgb.float().view(*distances.shape, 3)
 
 
 def _fill_missing(
@@ -253,16 +256,9 @@ def _fill_missing(
     return torch.where(hits, near, entries.min()), torch.where(hits, far, entries.max())
 
 
-def _distance_range(rays: _Segments) -> tuple[Tensor, Tensor]:
-    """Least and greatest sampled distance: even samples are sorted and further ones lie between them."""
-    even = stratified_distances(rays.near, rays.far, rays.draws.jitter)
-    return even.min(), even.max()
-
-
-def _default_points_per_chunk(device: torch.device) -> int:
-    if device.type == "cpu":
-        return _CHUNK_POINTS_CPU
-    if device.type != "cuda":
-        return _CHUNK_POINTS_ACCELERATOR // 8
-    free_bytes, _ = torch.cuda.mem_get_info(device)
-    return min(_CHUNK_POINTS_ACCELERATOR, max(1, free_bytes // 2 // _BYTES_PER_POINT))
+def _distance_range(rays: _Segments) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Least and greatest sampled distance: even samples are sorted, and further ones lie between them."""
+    jitter = rays.draws.jitter
+    step = (rays.far - rays.near) / (jitter.shape[1] - 1)
+    ends = torch.cat([rays.near + jitter[:, 0] * step, rays.far + jitter[:, -1] * step])
+    return ends.min(), ends.max()
