@@ -139,6 +139,12 @@ def test_features_end_one_texel_beyond_the_outermost():
     )
 
 
+def test_compiled_lookup_gives_the_bits_of_the_differentiable_one():
+    sample, points = PlaneSampler(seeded(3, SIZE, SIZE, CHANNELS)), points_everywhere()
+    points = torch.cat([points, 1e30 * points[:5], torch.tensor([[torch.inf, -torch.inf, 0.0]])])
+    assert torch.equal(sample(points), sample(points.clone().requires_grad_()))
+
+
 def test_points_that_are_no_numbers_give_none():
     sample = PlaneSampler(torch.ones(3, SIZE, SIZE, 2))
     assert sample(torch.tensor([[float("nan"), 0.0, 0.0]])).isnan().all()

@@ -199,8 +199,19 @@ def _fill_taps(xyz, size, texels, shares):
             first, tap = (plane * stride + row) * stride + column, 4 * plane
             texels[i, tap], texels[i, tap + 1] = first, first + 1
             texels[i, tap + 2], texels[i, tap + 3] = first + stride, first + stride + 1
-            shares[i, tap], shares[i, tap + 1] = (1 - right) * (1 - lower), right * (1 - lower)
-            shares[i, tap + 2], shares[i, tap + 3] = (1 - right) * lower, right * lower
+            left, upper = np.float32(1) - right, np.float32(1) - lower
+            shares[i, tap], shares[i, tap + 1] = left * upper, right * upper
+            shares[i, tap + 2], shares[i, tap + 3] = left * lower, right * lower
+
+
+@_jit
+@no_type_check
+def _texel_below(coordinate, size):
+    """Number of a coordinate's lower texel in the bordered plane, and the share of the one above it."""
+    one, half, side = np.float32(1), np.float32(0.5), np.float32(size)  # a bare 1 or 0.5 would make it all float64
+    place = min(max(((coordinate + one) * side - one) * half, -one), side)
+    low = min(max(int(np.floor(place)), -1), size - 1)
+    return low + 1, place - np.float32(low)
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +267,7 @@ class GridMaps:
         return self.xy[i, j] + self.xz[i, k] + self.yz[j, k]
 
 
-_COLUMN_AXIS, _ROW_AXIS = [0, 0, 2], [1, 2, 1]  # of planes 0, 1, 2, as indices into (x, y, z)
+_COLUMN_AXIS, _ROW_AXIS = np.array([0, 0, 2]), np.array([1, 2, 1])  # of planes 0, 1, 2, as indices into (x, y, z)
 
 
 def _corners(map_: Float[Tensor, "rows columns channels"]) -> Float[Tensor, "row_cells column_cells corners"]:
