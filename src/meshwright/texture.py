@@ -1,0 +1,128 @@
+"""Colour for meshes, out of the pictures."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import grid_sample, max_pool2d, normalize
+
+from meshwright.mesh import Mesh
+from meshwright.progress import Progress, silent
+from meshwright.raster import rasterize
+from meshwright.views import Views
+
+_SHARPNESS = 8  # power of a view's quality in the blend: the best view dominates, and hands over smoothly
+_GRAZING_COS = 0.1  # surface seen at a flatter angle than this is not seen
+_EDGE_PX = 2  # this near to an outline the picture may hold background
+_EDGE_QUALITY = 0.2  # what is left of the quality there, and at the edge of something that stands in front
+_VISIBILITY_PX = 512  # smallest side of the depth map that decides what is seen
+_DEPTH_SLACK_PX = 1.0  # depth differences up to this many pixel sides are the surface itself
+_RELAXATIONS = 100  # averaging steps that smooth the colours of what no view sees
+
+
+def color_vertices(mesh: Mesh, views: Views, progress: Progress = silent) -> Mesh:
+    """The mesh with ``vertex_colors`` (sRGB) taken from the views that see each vertex.
+
+    A view counts by the cosine between the surface and the line of sight, less at outlines and where something
+    stands in front, and by how well the mesh fills its silhouette. Vertices that no view sees are filled in from
+    their neighbours over the surface. Colours are blended as they are encoded: one view dominates nearly
+    everywhere, so linear light would change little (measured: less than 0.01 dB).
+    """
+    normals = mesh.vertex_normals()
+    total = torch.zeros_like(mesh.vertices)
+    weight = torch.zeros_like(mesh.vertices[:, :1])
+    for i in range(len(views)):
+        colors, quality = _look(mesh, normals, views[[i]])
+        share = quality[:, None] ** _SHARPNESS
+        total += share * colors
+        weight += share
+        progress("colour", (i + 1) / len(views))
+    seen = weight[:, 0] > 0
+    colors = torch.where(seen[:, None], total / weight.clamp(min=torch.finfo(weight.dtype).tiny), 0)
+    return mesh.replace(vertex_colors=_spread(mesh, colors, seen).clamp(0, 1))
+
+
+def _look(
+    mesh: Mesh, normals: Float[Tensor, "vertices 3"], view: Views
+) -> tuple[Float[Tensor, "vertices 3"], Float[Tensor, " vertices"]]:
+    """Colour of each vertex in one view, and how good that is: 0 (not seen) to 1."""
+    uv, depth_z = (value[0] for value in view.cameras.project(mesh.vertices))
+    in_picture = (depth_z > 0) & (uv >= 0).all(1) & (uv * _canvas_px(view) <= view.sizes_px[0].flip(0)).all(1)
+    cos = (normals * normalize(view.cameras.positions - mesh.vertices, dim=1)).sum(1)
+    unoccluded, overlap = _visibility(mesh, view, uv, depth_z, cos)
+    # Bilinear lookup of colour times coverage: divided by the coverage, it is free of the white background.
+    alpha_around = -max_pool2d(-view.alpha, 2 * _EDGE_PX + 1, stride=1, padding=_EDGE_PX)
+    covered = torch.cat([view.images - (1 - view.alpha), view.alpha, alpha_around], dim=1)
+    premultiplied, alpha, clear_of_outline = _lookup(covered, uv).split([3, 1, 1], dim=1)
+    quality = cos * unoccluded * clear_of_outline[:, 0].clamp(_EDGE_QUALITY, 1) * overlap
+    usable = in_picture & (cos > _GRAZING_COS) & (alpha[:, 0] > 0.5)
+    return (premultiplied / alpha.clamp(min=0.5)).clamp(0, 1), torch.where(usable, quality, 0)
+
+
+def _visibility(
+    mesh: Mesh,
+    view: Views,
+    uv: Float[Tensor, "vertices 2"],
+    depth_z: Float[Tensor, " vertices"],
+    cos: Float[Tensor, " vertices"],
+) -> tuple[Float[Tensor, " vertices"], Float[Tensor, ""]]:
+    """1 for vertices in plain view, `_EDGE_QUALITY` beside something in front, 0 behind it; and the silhouette IoU."""
+    height, width = view.images.shape[2:]
+    finer = -(-_VISIBILITY_PX // max(height, width))
+    fragments = rasterize(mesh.vertices, mesh.faces, view.cameras, height * finer, width * finer)
+    occluder = torch.where(fragments.face_ids >= 0, fragments.depth_z, torch.inf)[:, None]
+    nearest_around = -max_pool2d(-occluder, 2 * finer + 1, stride=1, padding=finer)
+    depths = _lookup(torch.cat([occluder, nearest_around], dim=1), uv, mode="nearest")
+    pixel = depth_z / (view.cameras.intrinsics[0, 1] * height * finer)
+    slope = (1 - cos * cos).clamp(min=0).sqrt() / cos.clamp(min=_GRAZING_COS)
+    behind = depth_z[:, None] - depths
+    hidden = behind[:, 0] > pixel * _DEPTH_SLACK_PX * (1 + slope)
+    beside = behind[:, 1] > pixel * (finer + 1) * _DEPTH_SLACK_PX * (1 + slope)
+    mask = torch.nn.functional.avg_pool2d((fragments.face_ids >= 0)[:, None].float(), finer) >= 0.5
+    silhouette = view.alpha >= 0.5
+    overlap = (mask & silhouette & (view.seen > 0)).sum() / ((mask | silhouette) & (view.seen > 0)).sum().clamp(min=1)
+    return torch.where(hidden, 0.0, torch.where(beside, _EDGE_QUALITY, 1.0)), overlap
+
+
+def _canvas_px(view: Views) -> Float[Tensor, "2"]:
+    height, width = view.images.shape[2:]
+    return torch.tensor([width, height]).to(view.images)
+
+
+def _lookup(
+    picture: Float[Tensor, "1 channels height width"], uv: Float[Tensor, "vertices 2"], mode: str = "bilinear"
+) -> Float[Tensor, "vertices channels"]:
+    lookup = (uv.nan_to_num() * 2 - 1)[None, None]
+    return grid_sample(picture, lookup, mode=mode, padding_mode="border", align_corners=False)[0, :, 0].T
+
+
+def _spread(
+    mesh: Mesh, colors: Float[Tensor, "vertices 3"], seen: Bool[Tensor, " vertices"]
+) -> Float[Tensor, "vertices 3"]:
+    """Colours for unseen vertices: from the seen ones inwards ring by ring, then averaged with their neighbours.
+
+    Parts of the mesh that nobody sees take the mean colour.
+    """
+    unseen = (~seen).nonzero()[:, 0]
+    if len(unseen) == 0:
+        return colors
+    edges, _ = mesh.unique_edges()
+    starts, ends = torch.cat([edges, edges.flip(1)]).unbind(1)
+    row = torch.full_like(seen, -1, dtype=torch.long).index_copy(0, unseen, torch.arange(len(unseen)).to(unseen))
+    wanted = row[starts] >= 0
+    index = torch.stack([row[starts[wanted]], ends[wanted]])
+    neighbours = torch.sparse_coo_tensor(
+        index, torch.ones(index.shape[1]).to(colors), (len(unseen), len(colors))
+    ).to_sparse_csr()
+    known = torch.cat([colors * seen[:, None], seen[:, None].to(colors)], dim=1)
+    mean = colors[seen].mean(0) if bool(seen.any()) else colors.new_full((3,), 0.5)
+    while True:
+        around = neighbours @ known
+        fresh = (around[:, 3] > 0) & (known[unseen, 3] == 0)
+        if not bool(fresh.any()):
+            break
+        known[unseen[fresh]] = around[fresh] / around[fresh, 3:]
+    known[known[:, 3] == 0] = torch.cat([mean, mean.new_ones(1)])
+    for _ in range(_RELAXATIONS):
+        around = neighbours @ known
+        known[unseen] = torch.where(around[:, 3:] > 0, around / around[:, 3:].clamp(min=1), known[unseen])
+    return known[:, :3]
