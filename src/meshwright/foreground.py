@@ -17,6 +17,8 @@ from torch import Tensor
 from meshwright.errors import InputError
 
 _EIGHT = np.ones((3, 3), bool)
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_CHROMA = 0.5
 _PALE = 16 / 255  # differences up to which an object is pale
 _RINGING = 0.07  # of an edge's height; measured on JPEG sheets and re-encoded films
 _SHADOW_HUE, _SHADOW_LIGHT, _SHADOW_SLOPE = 8 / 255, 0.7, 7 / 255
@@ -105,7 +107,7 @@ def _object_mask(
     pixels: Float[ndarray, "height width 3"], background: Float[ndarray, "3"], noise: float
 ) -> Bool[ndarray, "height width"]:
     """The object without its partly covered outline: unlike the background, no shadow on it, no hole in the object."""
-    difference = np.abs(pixels - background).max(axis=2)
+    difference = _difference(pixels, background)
     # Compression rings around strong edges, in proportion to them.
     ringing = _RINGING * ndimage.maximum_filter(difference, size=9)
     unlike = difference > np.maximum(4 * noise, ringing)
@@ -117,6 +119,26 @@ def _object_mask(
     # Single pale pixels along the outline are ringing; pale parts of the object hold together.
     mask &= (difference > 3 * _PALE) | (ndimage.uniform_filter(mask.astype(np.float32), 3) > 0.4)
     return _without_specks(_with_pale_parts(mask, difference, noise))
+
+
+def _difference(
+    pixels: Float[ndarray, "height width 3"], background: Float[ndarray, "3"]
+) -> Float[ndarray, "height width"]:
+    """How unlike the background: brightness in full, colour by less, for films blur and bend it more."""
+    offset = pixels - background
+    brightness = offset @ _LUMA
+    return np.maximum(np.abs(brightness), _CHROMA * np.abs(offset - brightness[..., None]).max(axis=2))
+
+
+def _beside(
+    mask: Bool[ndarray, "height width"],
+    outside: Bool[ndarray, "height width"],
+    difference: Float[ndarray, "height width"],
+) -> float:
+    """How unlike the background the background itself is close to the object, where compression disturbs it."""
+    distance_px = ndimage.distance_transform_edt(~mask)
+    beside = difference[outside & (distance_px > 2) & (distance_px < 3 * _gap_px(mask))]
+    return float(np.quantile(beside, 0.75)) if beside.size else 0.0
 
 
 def _reached_from_border(free: Bool[ndarray, "height width"]) -> Bool[ndarray, "height width"]:
@@ -161,9 +183,7 @@ def _with_pale_parts(
 ) -> Bool[ndarray, "height width"]:
     """Fill what the object encloses, unless it is as flat as the background beside the object: then it is a hole."""
     outside = _reached_from_border(~mask)
-    distance_px = ndimage.distance_transform_edt(~mask)
-    beside = difference[outside & (distance_px > 2) & (distance_px < 3 * _gap_px(mask))]
-    flat = max(3 * noise, 2 * float(np.quantile(beside, 0.75)) if beside.size else 0.0)
+    flat = max(3 * noise, 2 * _beside(mask, outside, difference))
     enclosed, _ = ndimage.label(~mask & ~outside)
     for label, place in enumerate(ndimage.find_objects(enclosed), start=1):
         piece = enclosed[place] == label
@@ -183,6 +203,7 @@ def _outlined_parts(
     closed = _closed(mask, reach_px)
     deep = ndimage.distance_transform_edt(mask) > max(1, reach_px - 1)
     thin = mask & (ndimage.distance_transform_edt(~deep) > max(1, reach_px - 1))
+    flat = max(1.5 * noise, 1.5 * _beside(mask, _reached_from_border(~closed), difference))
     parts = np.zeros_like(mask)
     pieces, _ = ndimage.label((closed | ~_reached_from_border(~closed)) & ~mask)
     for label, place in enumerate(ndimage.find_objects(pieces), start=1):
@@ -190,7 +211,7 @@ def _outlined_parts(
         piece = pieces[near] == label
         wall = mask[near] & (ndimage.distance_transform_edt(~piece) <= reach_px)
         outlined = (wall & thin[near]).sum() > _OUTLINE * wall.sum()
-        if outlined and piece.sum() < _OUTLINED * mask.size and np.median(difference[near][piece]) > 1.5 * noise:
+        if outlined and piece.sum() < _OUTLINED * mask.size and np.median(difference[near][piece]) > flat:
             parts[near] |= piece
     return parts
 
@@ -214,7 +235,7 @@ def _matte(
     inner = ndimage.binary_erosion(object_mask, _EIGHT, border_value=1)
     core = ndimage.binary_erosion(inner, _EIGHT, border_value=1)
     # Parts too thin to have an inside: their pixels least like the background stand for them.
-    difference = np.abs(pixels - background).max(axis=2)
+    difference = _difference(pixels, background)
     thin = object_mask & ~ndimage.binary_dilation(core, _EIGHT, iterations=3)
     core |= thin & (difference > 0.8 * ndimage.maximum_filter(difference, size=5))
     band = ndimage.binary_dilation(object_mask, _EIGHT) & ~core
