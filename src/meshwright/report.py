@@ -1,0 +1,204 @@
+"""What came out, as pictures and as numbers: preview.png, turntable.mp4, report.json."""
+
+import contextlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from meshwright.cameras import Cameras
+from meshwright.images import write_video
+from meshwright.mesh import Mesh
+from meshwright.metrics import psnr, silhouette_iou
+from meshwright.progress import Progress, silent
+from meshwright.raster import render
+from meshwright.views import Views
+
+LIBRARIES = ("meshwright", "torch", "numpy", "scipy", "numba", "pillow", "av", "trimesh", "PyMCubes", "xatlas")
+
+
+@dataclass(frozen=True)
+class ViewScore:
+    """How well a mesh agrees with one of its input pictures, over the whole picture on white."""
+
+    name: str
+    psnr_db: float
+    silhouette_iou: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the work: its name, how long it took, and how much memory the process held at most."""
+
+    name: str
+    seconds: float
+    peak_memory_mib: float
+
+
+@dataclass
+class StageClock:
+    """A Progress that notes seconds and peak memory of each stage and passes everything on."""
+
+    inner: Progress = silent
+    stages: list[Stage] = field(default_factory=list)
+    _current: str | None = None
+    _started: float = 0.0
+
+    def __call__(self, stage: str, fraction: float, detail: str = "") -> None:
+        if stage != self._current:
+            self.close()
+            self._current, self._started = stage, time.perf_counter()
+            _reset_peak_memory()
+        self.inner(stage, fraction, detail)
+
+    def close(self) -> None:
+        """End the running stage, if there is one."""
+        if self._current is not None:
+            seconds = time.perf_counter() - self._started
+            self.stages.append(Stage(self._current, round(seconds, 3), round(_peak_memory_mib(), 1)))
+            self._current = None
+
+
+def score_views(mesh: Mesh, views: Views) -> list[ViewScore]:
+    """PSNR and silhouette IoU of the mesh, rendered by the views' cameras, against the views."""
+    scores = []
+    for i, name in enumerate(views.names):
+        height, width = (int(side) for side in views.sizes_px[i])
+        rgb, alpha = _render_view(mesh, views, i)
+        truth, truth_alpha = views.images[i, :, :height, :width], views.alpha[i, :, :height, :width]
+        psnr_db = float(psnr(rgb[None, :, :height, :width], truth[None]))
+        iou = float(silhouette_iou(alpha[None, :, :height, :width], truth_alpha[None]))
+        scores.append(ViewScore(name, round(min(psnr_db, 99.0), 3), round(iou, 4)))  # JSON knows no infinity
+    return scores
+
+
+def preview(
+    mesh: Mesh, views: Views, tile_px: int = 256, columns: int = 7, most: int = 21
+) -> Float[Tensor, "3 height width"]:
+    """Pairs of rows: the input pictures, and right below each the mesh seen by the same camera.
+
+    More than ``most`` views are thinned out evenly.
+    """
+    chosen = torch.linspace(0, len(views) - 1, min(len(views), most)).round().long().tolist()
+    pairs = []
+    for i in chosen:
+        height, width = (int(side) for side in views.sizes_px[i])
+        rgb, _ = _render_view(mesh, views, i)
+        pairs.append([_tile(picture[:, :height, :width], tile_px) for picture in (views.images[i], rgb)])
+    columns = min(columns, len(pairs))
+    blank = torch.ones(3, tile_px, tile_px)
+    pairs += [[blank, blank]] * (-len(pairs) % columns)
+    rows = [
+        torch.cat([pair[which] for pair in pairs[start : start + columns]], dim=2)
+        for start in range(0, len(pairs), columns)
+        for which in (0, 1)
+    ]
+    return torch.cat(rows, dim=1)
+
+
+def turntable(
+    mesh: Mesh, path: str | os.PathLike[str], frames: int = 90, size_px: int = 384, progress: Progress = silent
+) -> None:
+    """Write an mp4 of the mesh turning once, seen from 15 degrees above its middle."""
+    low, high = mesh.vertices.amin(0), mesh.vertices.amax(0)
+    fov_deg = 30.0
+    # The bounding sphere touches the picture's edge at this distance; a little more leaves a margin.
+    radius = 1.1 * float((high - low).norm()) / 2 / float(np.sin(np.radians(fov_deg / 2)))
+    cameras = Cameras.orbit(frames, 15.0, radius, fov_deg)
+    T_world_camera = cameras.T_world_camera.clone()
+    T_world_camera[:, :3, 3] += (low + high).cpu() / 2
+    cameras = Cameras(T_world_camera, cameras.intrinsics)
+
+    def pictures() -> Iterator[Float[Tensor, "3 height width"]]:
+        for i in range(frames):
+            yield render(mesh, cameras[[i]], size_px, size_px).rgb[0]
+            progress("turntable", (i + 1) / frames)
+
+    write_video(pictures(), path, fps=30)
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    mesh: Mesh,
+    views: Views,
+    settings: Mapping[str, object],
+    scores: Sequence[ViewScore],
+    stages: Sequence[Stage],
+) -> None:
+    """Write report.json: settings, versions, seconds and memory per stage, agreement with each view, mesh facts."""
+    report = {
+        "settings": dict(settings),
+        "input": {"rig": views.rig, "views": len(views), "assumptions": list(views.assumptions)},
+        "versions": versions(),
+        "stages": [asdict(stage) for stage in stages],
+        "mesh": {
+            "triangles": len(mesh.faces),
+            "vertices": len(mesh.vertices),
+            "watertight": mesh.is_watertight(),
+            "components": int(mesh.components().max()) + 1,
+        },
+        "views": [asdict(score) for score in scores],
+        "mean": {
+            "psnr_db": round(float(np.mean([score.psnr_db for score in scores])), 3),
+            "silhouette_iou": round(float(np.mean([score.silhouette_iou for score in scores])), 4),
+        },
+    }
+    Path(path).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the operating system and the libraries that matter for a result."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for library in LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[library] = metadata.version(library)
+    return found
+
+
+def _render_view(
+    mesh: Mesh, views: Views, index: int
+) -> tuple[Float[Tensor, "3 height width"], Float[Tensor, "1 height width"]]:
+    height, width = views.images.shape[2:]
+    rendered = render(mesh, views.cameras[[index]], height, width)
+    return rendered.rgb[0].clamp(0, 1), rendered.alpha[0]
+
+
+def _tile(picture: Float[Tensor, "3 height width"], side_px: int) -> Float[Tensor, "3 side side"]:
+    """Shrink or enlarge to fit a white square, centred."""
+    height, width = picture.shape[1:]
+    scale = side_px / max(height, width)
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    fitted = torch.nn.functional.interpolate(picture[None], size=size, mode="bilinear", antialias=True)[0]
+    tile = torch.ones(3, side_px, side_px)
+    top, left = (side_px - size[0]) // 2, (side_px - size[1]) // 2
+    tile[:, top : top + size[0], left : left + size[1]] = fitted.clamp(0, 1)
+    return tile
+
+
+def _reset_peak_memory() -> None:
+    with contextlib.suppress(OSError):  # Linux only; elsewhere the peak is that of the process so far
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _peak_memory_mib() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    if sys.platform == "win32":
+        return float("nan")
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 1024
