@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshwright.cameras import Cameras, focal_from_fov
+from meshwright.cameras import SV3D_FOV_DEG, Cameras, focal_from_fov, framing_radius
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "utils.npz")
 
@@ -96,3 +96,32 @@ def test_selection_and_cat_are_inverse():
     both = Cameras.cat([cameras[:2], cameras[[2, 3, 4, 5]]])
     assert torch.equal(both.T_world_camera, cameras.T_world_camera)
     assert len(cameras[torch.tensor([True, False] * 3)]) == 3
+
+
+def test_sv3d_frames_the_object_as_zero123plus_does():
+    """A point on the plane through the origin that faces the camera lies at the same place of both pictures."""
+    above = torch.tensor([[0.0, 0.0, 0.7]])
+    sv3d, _ = Cameras.sv3d(21).project(above)
+    reference, _ = Cameras.orbit(21).project(above)
+    torch.testing.assert_close(sv3d, reference)
+    assert framing_radius(SV3D_FOV_DEG) == pytest.approx(3.528, abs=5e-4)
+    assert framing_radius(30.0) == pytest.approx(4.0)
+
+
+def test_sv3d_walks_around_the_object_in_even_steps():
+    positions = Cameras.sv3d(21, 12.0).positions
+    azimuth_deg = torch.rad2deg(torch.atan2(positions[:, 1], positions[:, 0])) % 360
+    torch.testing.assert_close(azimuth_deg, torch.arange(21) * 360 / 21, atol=1e-3, rtol=0)
+    elevation_deg = torch.rad2deg(torch.asin(positions[:, 2] / positions.norm(dim=1)))
+    torch.testing.assert_close(elevation_deg, torch.full((21,), 12.0), atol=1e-3, rtol=0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(-0.5, 0.5), st.floats(-0.5, 0.5), st.floats(0.2, 2), st.floats(0.2, 2), st.integers(0, 5))
+def test_a_crop_sees_what_the_picture_sees_there(left, top, width, height, view):
+    cameras, points = Cameras.zero123plus(), torch.tensor([[0.2, -0.3, 0.4], [-0.5, 0.1, 0.0]])
+    uv, depth_z = cameras.project(points)
+    cropped_uv, cropped_depth_z = cameras.cropped(left, top, width, height).project(points)
+    expected = (uv[view] - torch.tensor([left, top])) / torch.tensor([width, height])
+    torch.testing.assert_close(cropped_uv[view], expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(depth_z, cropped_depth_z)

@@ -1,6 +1,13 @@
 """Views out of files: every layout with its exact cameras, and every kind of bad input with one clear line."""
 
+import io
 import json
+import math
+import os
+import pickle
+import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,79 +17,572 @@ from PIL import Image
 from meshwright.cameras import Cameras
 from meshwright.errors import InputError
 from meshwright.images import write_video
-from meshwright.views import load_views
+from meshwright.views import load_views, split_sheet
 
+GOLDEN = np.load(Path(__file__).parent / "golden" / "utils.npz")
 SIZE = 48
 
 
-def disc(i: int, size: int = SIZE, alpha: bool = True) -> np.ndarray:
+def disc(i: int, size: int = SIZE, alpha: bool = True, width: int | None = None) -> np.ndarray:
     """A coloured disc, off centre by its number; RGBA, or RGB on white."""
-    y, x = np.mgrid[:size, :size] + 0.5
-    distance = np.hypot(x - size / 2 - i, y - size / 2)
-    coverage = np.clip(size / 4 - distance + 0.5, 0, 1)[..., None]
+    width = size if width is None else width
+    y, x = np.mgrid[:size, :width] + 0.5
+    distance = np.hypot(x - width / 2 - i, y - size / 2)
+    coverage = np.clip(min(size, width) / 4 - distance + 0.5, 0, 1)[..., None]
     colour = np.array([0.8, 0.2, 0.05 * i])
     if alpha:
-        return (np.concatenate([np.broadcast_to(colour, (size, size, 3)), coverage], axis=2) * 255).round().astype("u1")
+        return (
+            (np.concatenate([np.broadcast_to(colour, (size, width, 3)), coverage], axis=2) * 255).round().astype("u1")
+        )
     return ((colour * coverage + 1 - coverage) * 255).round().astype("u1")
 
 
-def write_discs(folder, count, alpha=True, name="{}.png", size=SIZE):
+def write_discs(folder: Path, count: int, name: str = "{}.png", **options) -> None:
     for i in range(count):
-        Image.fromarray(disc(i, size, alpha)).save(folder / name.format(i))
+        Image.fromarray(disc(i, **options)).save(folder / name.format(i))
 
 
-def write_transforms(folder, cameras, **changes):
-    fx = cameras.intrinsics[0, 0].item()
+def transforms(cameras: Cameras, name: str = "{}.png") -> dict:
     frames = [
-        {"file_path": f"{i}.png", "transform_matrix": matrix.tolist()}
-        for i, matrix in enumerate(cameras.T_world_camera)
+        {"file_path": name.format(i), "transform_matrix": T.tolist()} for i, T in enumerate(cameras.T_world_camera)
     ]
-    content = {"camera_angle_x": 2 * np.arctan(0.5 / fx), "frames": frames, **changes}
-    (folder / "transforms.json").write_text(json.dumps(content))
+    return {"camera_angle_x": 2 * math.atan(0.5 / cameras.intrinsics[0, 0].item()), "frames": frames}
 
 
-def test_transforms_json_gives_back_the_cameras_it_was_written_from(tmp_path):
-    cameras = Cameras.zero123plus()
+def write_transforms(folder: Path, content: object) -> None:
+    (folder / "transforms.json").write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+@pytest.fixture
+def posed(tmp_path):
+    """A folder with six RGBA pictures and the contents of a transforms.json that fits them."""
     write_discs(tmp_path, 6)
-    write_transforms(tmp_path, cameras)
-    views = load_views(tmp_path)
-    torch.testing.assert_close(views.cameras.T_world_camera, cameras.T_world_camera, atol=1e-6, rtol=0)
-    torch.testing.assert_close(views.cameras.intrinsics, cameras.intrinsics, atol=1e-6, rtol=0)
-    assert views.rig == "posed"
+    return tmp_path, transforms(Cameras.zero123plus())
+
+
+def assert_same_cameras(actual: Cameras, expected: Cameras) -> None:
+    torch.testing.assert_close(actual.T_world_camera, expected.T_world_camera, atol=1e-6, rtol=0)
+    torch.testing.assert_close(actual.intrinsics, expected.intrinsics, atol=1e-6, rtol=0)
+
+
+# --- transforms.json -------------------------------------------------------------------------------------------------
+
+
+def test_transforms_json_gives_back_the_cameras_it_was_written_from(posed):
+    folder, content = posed
+    write_transforms(folder, content)
+    for path in (folder, folder / "transforms.json"):
+        views = load_views(path)
+        assert_same_cameras(views.cameras, Cameras.zero123plus())
+        assert (views.rig, views.names[0], views.assumptions) == ("posed", "0.png", ())
     expected = torch.from_numpy(disc(2)).permute(2, 0, 1).float() / 255
     torch.testing.assert_close(views.alpha[2], expected[3:])
     torch.testing.assert_close(views.images[2], expected[:3] * expected[3:] + 1 - expected[3:])
 
 
+def test_a_posed_folder_may_hold_one_view(posed):
+    folder, content = posed
+    write_transforms(folder, content | {"frames": content["frames"][3:4]})
+    assert_same_cameras(load_views(folder).cameras, Cameras.zero123plus()[3:4])
+
+
+def test_blenders_names_without_suffix_are_found(posed):
+    folder, content = posed
+    (folder / "train").mkdir()
+    write_discs(folder / "train", 6, "r_{}.png")
+    for i, frame in enumerate(content["frames"]):
+        frame["file_path"] = f"./train/r_{i}"
+    write_transforms(folder, content)
+    assert load_views(folder).names[5] == "r_5.png"
+
+
+def test_intrinsics_in_pixels_per_file_and_per_frame(posed):
+    folder, content = posed
+    del content["camera_angle_x"]
+    content |= {"fl_x": 100.0, "fl_y": 90.0, "cx": 30.0, "cy": 20.0, "w": 2 * SIZE, "h": 2 * SIZE}
+    content["frames"][1] |= {"fl_x": 50.0, "fl_y": 60.0, "cx": 25.0}
+    content["frames"][2] |= {"camera_angle_x": 2 * math.atan(0.25)}
+    write_transforms(folder, content)
+    intrinsics = load_views(folder).cameras.intrinsics * 2 * SIZE
+    torch.testing.assert_close(intrinsics[0], torch.tensor([100.0, 90.0, 30.0, 20.0]))
+    torch.testing.assert_close(intrinsics[1], torch.tensor([50.0, 60.0, 25.0, 20.0]))
+    torch.testing.assert_close(intrinsics[2], torch.tensor([4.0 * SIZE, 4.0 * SIZE, 30.0, 20.0]))
+
+
+def test_one_angle_means_square_pixels(tmp_path):
+    write_discs(tmp_path, 1, width=2 * SIZE)
+    write_transforms(tmp_path, transforms(Cameras.orbit(1, aspect=2.0)))
+    assert_same_cameras(load_views(tmp_path).cameras, Cameras.orbit(1, aspect=2.0))
+
+
+def test_matrices_of_three_rows_and_small_rounding_errors_are_mended(posed):
+    folder, content = posed
+    for frame in content["frames"]:
+        frame["transform_matrix"] = np.round(frame["transform_matrix"], 4).tolist()[:3]
+    write_transforms(folder, content)
+    R = load_views(folder).cameras.T_world_camera[:, :3, :3]
+    torch.testing.assert_close(R @ R.mT, torch.eye(3).expand(6, 3, 3), atol=1e-6, rtol=0)
+
+
+def test_masks_and_depths_come_along(posed):
+    folder, content = posed
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[10:30, 12:20] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    Image.fromarray(np.full((2 * SIZE, 2 * SIZE), 4000, np.uint16)).save(folder / "depth.png")
+    Image.fromarray(disc(0)[..., :3]).save(folder / "0.png")
+    content["frames"][0] |= {"mask_path": "mask.png", "depth_file_path": "depth.png"}
+    write_transforms(folder, content)
+    views = load_views(folder)
+    assert torch.equal(views.alpha[0, 0], torch.from_numpy(mask) / 255)
+    assert views.depth_z is not None
+    assert (views.depth_z[0] == 4).all()
+    assert (views.depth_z[1] == 0).all()
+
+
+def test_mixed_sizes_share_a_canvas_and_keep_their_rays(posed):
+    folder, content = posed
+    Image.fromarray(disc(1, 30, width=80)).save(folder / "1.png")
+    write_transforms(folder, content)
+    views = load_views(folder)
+    assert views.images.shape == (6, 3, SIZE, 80)
+    assert views.sizes_px.tolist()[:2] == [[SIZE, SIZE], [30, 80]]
+    assert views.alpha[1, 0, 30:].sum() == 0
+    assert (views.images[0, :, :, SIZE:] == 1).all()
+    alone = Cameras.zero123plus()[1:2].cropped(0.0, 0.0, 1.0, 30 / 80)  # fov is across the width; square pixels
+    alone = Cameras(
+        alone.T_world_camera, alone.intrinsics * torch.tensor([1.0, 1.0, 1.0, 0.0]) + torch.tensor([0, 0, 0, 0.5])
+    )
+    expected = alone.rays(30, 80).directions[0]
+    torch.testing.assert_close(views.cameras[1:2].rays(SIZE, 80).directions[0, :30], expected, atol=1e-6, rtol=0)
+
+
+def test_distortion_is_said_to_be_ignored(posed):
+    folder, content = posed
+    write_transforms(folder, content | {"k1": 0.01})
+    assert "distortion" in load_views(folder).assumptions[0]
+
+
+def spoil(content: dict, path: str, value: object) -> dict:
+    """Set ``a.3.b`` in nested dicts and lists."""
+    owner = content
+    *way, last = path.split(".")
+    for step in way:
+        owner = owner[int(step)] if isinstance(owner, list) else owner[step]
+    owner[last] = value
+    return content
+
+
+NAN_MATRIX = [[float("nan"), 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("frames.3.transform_matrix", NAN_MATRIX, "frame 3: the camera matrix holds NaN"),
+        ("frames.3.transform_matrix", np.zeros((4, 4)).tolist(), "frame 3: .* not a rotation"),
+        ("frames.3.transform_matrix", np.diag([2.0, 2, 2, 1]).tolist(), "frame 3: .* not a rotation"),
+        ("frames.3.transform_matrix", np.diag([-1.0, 1, 1, 1]).tolist(), "frame 3: .* not a rotation"),
+        ("frames.3.transform_matrix", np.ones((4, 4)).tolist(), "frame 3: .* not a rotation"),
+        ("frames.3.transform_matrix", [*np.eye(4).tolist()[:3], [0, 0, 1, 1]], "row 0 0 0 1"),
+        ("frames.3.transform_matrix", [[1, 2], [3]], "not a 4x4 matrix"),
+        ("frames.3.transform_matrix", "identity", "not a 4x4 matrix"),
+        ("frames.3.transform_matrix", None, "not a 4x4 matrix"),
+        ("frames.3.file_path", "7.png", "there is no picture"),
+        ("frames.3.file_path", None, "has no file_path"),
+        ("frames.3.file_path", "../../secret\0.png", "has no file_path"),
+        ("frames.3.mask_path", "nowhere.png", "nowhere.png"),
+        ("frames.3.fl_x", "wide", "fl_x is not a finite number"),
+        ("frames.3.fl_x", -5.0, "focal length is not positive"),
+        ("frames.3.w", 3000, "correct w and h"),
+        ("frames.3.h", 0, "w and h"),
+        ("camera_angle_x", float("inf"), "camera_angle_x is not a finite number"),
+        ("camera_angle_x", 4.0, "impossible"),
+        ("camera_angle_x", None, "neither camera_angle_x nor fl_x"),
+        ("camera_model", "OPENCV_FISHEYE", "not a pinhole"),
+        ("frames", [], "no list of frames"),
+        ("frames", {"0": {}}, "no list of frames"),
+        ("frames", [7], "no list of frames"),
+    ],
+)
+def test_a_bad_transforms_json_is_one_clear_line(posed, path, value, message):
+    folder, content = posed
+    write_transforms(folder, spoil(content, path, value))
+    with pytest.raises(InputError, match=message) as caught:
+        load_views(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null", '{"frames": ' + "[" * 100_000, b"\xff\xfe\x00\xd8"])
+def test_invalid_json_is_one_clear_line(posed, text):
+    folder, _ = posed
+    (folder / "transforms.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=r"transforms\.json"):
+        load_views(folder)
+
+
+# --- published training layouts --------------------------------------------------------------------------------------
+
+
+def world_to_camera(cameras: Cameras) -> np.ndarray:
+    return np.linalg.inv(cameras.T_world_camera.double().numpy())[:, :3]
+
+
+CV = np.diag([1.0, -1.0, -1.0, 1.0])
+TABLES = {
+    "OpenGL world-to-camera": world_to_camera,
+    "OpenGL camera-to-world": lambda cameras: cameras.T_world_camera.numpy(),
+    "OpenCV camera-to-world": lambda cameras: cameras.T_world_camera.double().numpy() @ CV,
+    "OpenCV world-to-camera": lambda cameras: (CV @ np.linalg.inv(cameras.T_world_camera.double().numpy()))[:, :3],
+}
+
+
+@pytest.mark.parametrize("convention", TABLES)
+def test_cameras_npz_is_read_whichever_convention_wrote_it(tmp_path, convention):
+    cameras = Cameras.spherical([10.0, 100.0, 200.0], [30.0, -15.0, 70.0], 2.5, 50.0)
+    write_discs(tmp_path, 3, "{:03d}.png")
+    write_discs(tmp_path, 3, "{:03d}_normal.png")
+    np.savez(tmp_path / "cameras.npz", cam_poses=TABLES[convention](cameras))
+    views = load_views(tmp_path)
+    assert_same_cameras(views.cameras, cameras)
+    assert views.names == ("000.png", "001.png", "002.png")
+    assert convention in views.assumptions[0]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_mindones_meta_pkl_is_read_at_every_protocol(tmp_path, protocol):
+    cameras = Cameras.spherical([10.0, 100.0], [30.0, -15.0], 2.5, 40.0)
+    write_discs(tmp_path, 2, "{:03d}.png")
+    meta = [
+        np.eye(3),
+        np.zeros(2),
+        np.float32(1) * np.ones(2, "f4"),
+        np.ones(2),
+        world_to_camera(cameras),
+        np.float64(1),
+    ]
+    (tmp_path / "meta.pkl").write_bytes(pickle.dumps(meta, protocol))
+    assert_same_cameras(load_views(tmp_path, fov_deg=40.0).cameras, cameras)
+
+
+def test_too_few_cameras_for_the_pictures(tmp_path):
+    write_discs(tmp_path, 3, "{:03d}.png")
+    np.savez(tmp_path / "cameras.npz", cam_poses=world_to_camera(Cameras.orbit(2)))
+    with pytest.raises(InputError, match=r"2 cameras, too few for 002\.png"):
+        load_views(tmp_path)
+
+
+class RunsCode:
+    def __reduce__(self):
+        return os.system, ("echo run > ran.txt",)
+
+
+class Persistent(pickle.Pickler):
+    def persistent_id(self, obj):
+        return "elsewhere" if obj == "x" else None
+
+
+def persistent_pickle() -> bytes:
+    stream = io.BytesIO()
+    Persistent(stream).dump(["x"])
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps(RunsCode()), "wants to run .*system"),
+        (pickle.dumps([1, 2, 3, 4, RunsCode()]), "wants to run .*system"),
+        (b"cbuiltins\neval\n(S'1/0'\ntR.", "wants to run builtins.eval"),
+        (b"cnumpy\nload\n(S'x'\ntR.", "wants to run numpy.load"),
+        (pickle.dumps(np.array([print], dtype=object)), "not numbers"),
+        (pickle.dumps([0, 0, 0, 0, np.zeros((4, 4))]), "shape"),
+        (pickle.dumps({"poses": 1}), "no camera poses"),
+        (pickle.dumps(None), "shape"),
+        (persistent_pickle(), "cannot be read|no camera poses"),
+        (b"", "no camera poses"),
+        (b"\x80\x05X\xff\xff\xff\x7f", "no camera poses"),
+        (pickle.dumps([0, 0, 0, 0, np.full((2, 3, 4), np.nan)]), "NaN"),
+    ],
+)
+def test_a_hostile_pickle_runs_nothing_and_is_one_clear_line(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    write_discs(tmp_path, 2, "{:03d}.png")
+    (tmp_path / "meta.pkl").write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        load_views(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran.txt").exists()
+
+
+def npz_with(**arrays: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+def zip_bomb() -> bytes:
+    """A few kilobytes that promise to be an array of 100 MB."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("cam_poses.npy", npy_header((1_000_000, 3, 4)) + bytes(100_000_000))
+    return stream.getvalue()
+
+
+def lying_header() -> bytes:
+    """An array whose header promises a petabyte."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("cam_poses.npy", npy_header((10**13, 3, 4)) + bytes(96))
+    return stream.getvalue()
+
+
+def npy_header(shape: tuple[int, ...]) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (zip_bomb(), "unpacks to more than 64 MiB"),
+        (lying_header(), "cannot be read"),
+        (npz_with(poses=np.zeros(3)), "no array cam_poses"),
+        (npz_with(cam_poses=np.array([RunsCode()], dtype=object)), "cannot be read"),
+        (npz_with(cam_poses=np.zeros((0, 3, 4))), "shape"),
+        (npz_with(cam_poses=np.array(["a"])), "cannot be read"),
+        (b"PK\x03\x04", "cannot be read"),
+    ],
+)
+def test_a_hostile_npz_is_one_clear_line(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    write_discs(tmp_path, 2, "{:03d}.png")
+    (tmp_path / "cameras.npz").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_views(tmp_path)
+    assert not (tmp_path / "ran.txt").exists()
+
+
+# --- orbits ----------------------------------------------------------------------------------------------------------
+
+
+def write_orbit(path: Path, count: int, size: int = 64) -> None:
+    frames = [torch.from_numpy(disc(i % 8, size, alpha=False)).permute(2, 0, 1).float() / 255 for i in range(count)]
+    write_video(frames, path)
+
+
 def test_a_film_is_a_counter_clockwise_sv3d_orbit(tmp_path):
-    frames = [torch.from_numpy(disc(i, 64, alpha=False)).permute(2, 0, 1).float() / 255 for i in range(7)]
-    write_video(frames, tmp_path / "orbit.mp4", fps=7.0)
+    write_orbit(tmp_path / "orbit.mp4", 7)
     views = load_views(tmp_path / "orbit.mp4", elevation_deg=10.0)
-    torch.testing.assert_close(views.cameras.T_world_camera, Cameras.sv3d(7, 10.0).T_world_camera)
+    assert_same_cameras(views.cameras, Cameras.sv3d(7, 10.0))
     assert views.rig == "sv3d"
-    assert len(views.assumptions) == 1
+    assert "counter-clockwise" in views.assumptions[0]
+    assert "elevation 10 deg" in views.assumptions[0]
 
 
-def test_a_sheet_is_six_views_row_by_row(tmp_path):
-    cells = [disc(i, alpha=False) for i in range(6)]
-    sheet = np.concatenate([np.concatenate(cells[2 * r : 2 * r + 2], axis=1) for r in range(3)])
-    Image.fromarray(sheet).save(tmp_path / "sheet.png")
-    views = load_views(tmp_path / "sheet.png")
-    assert views.rig == "zero123plus"
-    torch.testing.assert_close(views.cameras.embedding(), Cameras.zero123plus().embedding())
+def test_a_rig_that_was_named_is_not_assumed(tmp_path):
+    write_orbit(tmp_path / "orbit.mp4", 5)
+    views = load_views(tmp_path / "orbit.mp4", rig="sv3d", clockwise=True)
+    assert_same_cameras(views.cameras, Cameras.sv3d(5, clockwise=True))
+    assert views.assumptions == ()
+
+
+def test_thinned_out_films_keep_the_azimuths_of_their_frames(tmp_path):
+    write_orbit(tmp_path / "orbit.mp4", 12)
+    views = load_views(tmp_path / "orbit.mp4", max_views=4)
+    assert views.names == ("frame 000", "frame 004", "frame 008")
+    assert_same_cameras(views.cameras, Cameras.sv3d(12)[[0, 4, 8]])
+    assert "uses 3 of 12" in views.assumptions[-1]
 
 
 def test_a_folder_of_pictures_is_read_in_natural_order(tmp_path):
     write_discs(tmp_path, 11)
+    (tmp_path / ".hidden.png").write_bytes(b"no picture")
+    (tmp_path / "notes.txt").write_text("no picture")
     views = load_views(tmp_path, rig="orbit", fov_deg=40.0, radius=3.0)
-    assert views.names[2] == "2.png"
-    torch.testing.assert_close(views.cameras.embedding(), Cameras.orbit(11, 0.0, 3.0, 40.0).embedding())
+    assert views.names == tuple(f"{i}.png" for i in range(11))
+    assert_same_cameras(views.cameras, Cameras.orbit(11, 0.0, 3.0, 40.0))
 
 
-def test_nan_in_a_matrix_is_one_clear_line(tmp_path):
-    write_discs(tmp_path, 6)
-    cameras = Cameras.zero123plus()
-    cameras.T_world_camera[3, 0, 0] = float("nan")
-    write_transforms(tmp_path, cameras)
-    with pytest.raises(InputError, match="frame 3: the camera matrix holds NaN"):
+def test_an_orbit_frames_the_unit_cube_the_same_way_whatever_the_lens(tmp_path):
+    write_discs(tmp_path, 3)
+    for fov_deg in (15.0, 33.8, 60.0):
+        uv, _ = load_views(tmp_path, rig="orbit", fov_deg=fov_deg).cameras.project(torch.tensor([[0.0, 0.0, 1.0]]))
+        torch.testing.assert_close(uv[:, 0, 1], torch.full((3,), 0.5 - 0.5 / (4 * math.tan(math.radians(15)))))
+
+
+def test_wide_and_tall_pictures_keep_the_vertical_field_of_view(tmp_path):
+    for i, width in enumerate((SIZE, 2 * SIZE, SIZE // 2)):
+        Image.fromarray(disc(0, width=width)).save(tmp_path / f"{i}.png")
+    views = load_views(tmp_path, rig="sv3d")
+    uv, _ = views.cameras.project(torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.5]]))
+    torch.testing.assert_close(uv[:, 0, 0] * 2 * SIZE, torch.tensor([SIZE / 2, SIZE, SIZE / 4]))
+    assert uv[:, 1, 1].unique().numel() == 1
+
+
+def test_large_pictures_are_made_smaller_with_the_same_cameras(tmp_path):
+    write_discs(tmp_path, 3, size=100)
+    views = load_views(tmp_path, rig="sv3d", max_size_px=40)
+    assert views.images.shape == (3, 3, 40, 40)
+    assert_same_cameras(views.cameras, Cameras.sv3d(3))
+
+
+def test_masks_in_a_folder_beside_the_pictures_are_used(tmp_path):
+    write_discs(tmp_path, 3, alpha=False)
+    (tmp_path / "masks").mkdir()
+    for i in range(3):
+        Image.fromarray(np.full((2 * SIZE, 2 * SIZE), 255, np.uint8)).save(tmp_path / "masks" / f"{i}.jpg")
+    assert (load_views(tmp_path, rig="sv3d").alpha == 1).all()
+    (tmp_path / "masks" / "1.jpg").unlink()
+    with pytest.raises(InputError, match=r"no mask for 1\.png"):
+        load_views(tmp_path, rig="sv3d")
+
+
+def test_pictures_on_white_are_cut_out(tmp_path):
+    write_discs(tmp_path, 3, alpha=False)
+    views = load_views(tmp_path, rig="sv3d")
+    expected = torch.stack([torch.from_numpy(disc(i)[..., 3:]).permute(2, 0, 1) / 255 for i in range(3)])
+    assert (views.alpha - expected).abs().max() < 0.05
+
+
+# --- sheets ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_sheet_is_cut_into_the_published_views():
+    sheet = (torch.from_numpy(GOLDEN["sheet"]) * 255).round().to(torch.uint8)
+    expected = (torch.from_numpy(GOLDEN["sheet_views"]) * 255).round().to(torch.uint8)
+    pictures, cameras = split_sheet(sheet, Cameras.zero123plus(), 3, 2)
+    assert torch.equal(torch.stack(pictures), expected)
+    assert_same_cameras(cameras, Cameras.zero123plus())
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(3, 2), (2, 3)])
+@pytest.mark.parametrize("rig", ["auto", "zero123plus", "zero123plus-v1.1"])
+def test_a_sheet_is_six_views_row_by_row(tmp_path, rows, columns, rig):
+    cells = [disc(i, alpha=False) for i in range(6)]
+    sheet = np.concatenate([np.concatenate(cells[columns * r : columns * (r + 1)], axis=1) for r in range(rows)])
+    Image.fromarray(sheet).save(tmp_path / "sheet.png")
+    views = load_views(tmp_path / "sheet.png", rig=rig)
+    expected = Cameras.zero123plus("1.1" if rig.endswith("v1.1") else "1.2")
+    assert_same_cameras(views.cameras, expected)
+    assert len(views.assumptions) == (rig == "auto")
+    for i in range(6):
+        assert (views.alpha[i, 0] - torch.from_numpy(disc(i)[..., 3]) / 255).abs().max() < 0.05
+
+
+@pytest.mark.parametrize(("height", "width"), [(640, 427), (601, 403), (200, 301)])
+def test_sheets_that_cannot_be_divided_keep_every_ray(height, width):
+    rows, columns = (3, 2) if height > width else (2, 3)
+    ramp = torch.stack(
+        (*torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), torch.zeros(height, width))
+    )
+    exact = Cameras.zero123plus()
+    pictures, cameras = split_sheet((ramp % 256).to(torch.uint8), exact, rows, columns)
+    points = torch.tensor([[0.3, -0.2, 0.1], [-0.4, 0.5, -0.3]])
+    uv_exact, _ = exact.project(points)
+    uv, _ = cameras.project(points)
+    for i, picture in enumerate(pictures):
+        h, w = picture.shape[1:]
+        top, left = picture[0, 0, 0].item(), picture[1, 0, 0].item()
+        column_px = (i % columns + uv_exact[i, :, 0]) * width / columns
+        row_px = (i // columns + uv_exact[i, :, 1]) * height / rows
+        torch.testing.assert_close((left + uv[i, :, 0] * w) % 256, column_px % 256, atol=2e-3, rtol=0)
+        torch.testing.assert_close((top + uv[i, :, 1] * h) % 256, row_px % 256, atol=2e-3, rtol=0)
+    assert len({tuple(picture.shape) for picture in pictures}) == 1
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_path(tmp_path):
+    with pytest.raises(InputError, match="no such file or folder"):
+        load_views(tmp_path / "nothing.mp4")
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(InputError, match="holds no pictures"):
         load_views(tmp_path)
+
+
+def test_an_unknown_suffix(tmp_path):
+    (tmp_path / "model.obj").write_text("v 0 0 0")
+    with pytest.raises(InputError, match="neither a picture nor a video"):
+        load_views(tmp_path / "model.obj")
+
+
+def test_an_unknown_rig(tmp_path):
+    with pytest.raises(InputError, match="no such rig"):
+        load_views(tmp_path, rig="spiral")
+
+
+@pytest.mark.parametrize(("rig", "message"), [("auto", "neither a film nor"), ("sv3d", "no turn around")])
+def test_one_picture_is_no_orbit(tmp_path, rig, message):
+    write_discs(tmp_path, 1)
+    with pytest.raises(InputError, match=message):
+        load_views(tmp_path / "0.png", rig=rig)
+
+
+def test_two_pictures_are_no_orbit(tmp_path):
+    write_discs(tmp_path, 2)
+    with pytest.raises(InputError, match="too few"):
+        load_views(tmp_path)
+
+
+def test_a_rig_of_six_wants_six(tmp_path):
+    write_discs(tmp_path, 5)
+    with pytest.raises(InputError, match="has six"):
+        load_views(tmp_path, rig="zero123plus")
+
+
+def test_a_posed_rig_wants_cameras(tmp_path):
+    write_discs(tmp_path, 5)
+    with pytest.raises(InputError, match="holds no transforms"):
+        load_views(tmp_path, rig="posed")
+
+
+@pytest.mark.parametrize("option", [{"fov_deg": 0.0}, {"fov_deg": 180.0}, {"radius": 0.0}, {"radius": float("nan")}])
+def test_impossible_lenses(tmp_path, option):
+    write_discs(tmp_path, 5)
+    with pytest.raises(InputError, match="impossible"):
+        load_views(tmp_path, rig="orbit", **option)
+
+
+@pytest.mark.parametrize("size", [1, 15])
+def test_pictures_too_small_to_show_anything(tmp_path, size):
+    for i in range(3):
+        Image.fromarray(np.zeros((size, size, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    with pytest.raises(InputError, match=r"0\.png: is \d+x\d+ pixels, too small"):
+        load_views(tmp_path)
+
+
+def test_views_that_see_nothing(posed):
+    folder, content = posed
+    empty = disc(4)
+    empty[..., 3] = 0
+    Image.fromarray(empty).save(folder / "4.png")
+    write_transforms(folder, content)
+    with pytest.raises(InputError, match=r"4\.png: shows no object"):
+        load_views(folder)
+
+
+def test_opaque_pictures_without_a_flat_background(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 4), dtype=np.uint8)
+    noise[..., 3] = 255
+    for i in range(3):
+        Image.fromarray(noise).save(tmp_path / f"{i}.png")
+    with pytest.raises(InputError, match=r"0\.png: the object does not stand before a background of one colour"):
+        load_views(tmp_path)
+
+
+def test_rembg_is_an_extra_that_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rembg", None)
+    write_discs(tmp_path, 3, alpha=False)
+    with pytest.raises(InputError, match=r"pip install 'meshwright\[rembg\]'"):
+        load_views(tmp_path, background="rembg")
+
+
+def test_pictures_with_alpha_need_no_rembg(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rembg", None)
+    write_discs(tmp_path, 3)
+    assert len(load_views(tmp_path, background="rembg")) == 3

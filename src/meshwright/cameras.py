@@ -88,7 +88,8 @@ class Cameras:
         zero, one = torch.zeros_like(fx), torch.ones_like(fx)
         rows = torch.stack([fx, zero, -cx, zero, -fy, -cy, zero, zero, -one], dim=1)
         P_picture_world = rows.view(-1, 3, 3) @ self.T_camera_world[:, :3, :]
-        return points @ P_picture_world[:, :, :3].mT + P_picture_world[:, None, :, 3]
+        repeated = points.expand(len(self), -1, -1)
+        return torch.baddbmm(P_picture_world[:, None, :, 3], repeated, P_picture_world[:, :, :3].mT)
 
     def rays(self, height: int, width: int) -> Rays:
         """World rays through all pixel centres, shape (views, height, width, 3)."""

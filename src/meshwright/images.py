@@ -181,7 +181,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except Image.UnidentifiedImageError:
         raise InputError(f"{path}: is not a picture that can be read; convert it to PNG or JPEG") from None
     except Exception as error:  # Pillow's decoders raise whatever their parsers hit
-        raise InputError(f"{path}: the picture is damaged ({error}); replace it") from error
+        raise InputError(f"{path}: the picture is damaged; replace it") from error
 
 
 def _require_file(path: Path) -> None:
@@ -198,9 +198,9 @@ def _to_picture(image: Image.Image, max_size_px: int | None) -> Picture:
     image = image.convert("RGBA" if has_alpha else "RGB")
     longer_px = max(image.size)
     if max_size_px is not None and longer_px > max_size_px:
-        size = tuple(max(1, round(side * max_size_px / longer_px)) for side in image.size)
+        width_px, height_px = (max(1, round(side * max_size_px / longer_px)) for side in image.size)
         # Bicubic in Pillow is antialiased and premultiplies; it works on bytes, so big pictures stay affordable.
-        image = image.resize(size, Image.Resampling.BICUBIC)
+        image = image.resize((width_px, height_px), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
@@ -240,7 +240,7 @@ def _read_video(path: Path, max_size_px: int | None, max_frames: int) -> Frames:
                 nonlocal count, end_s
                 for frame in container.decode(stream):
                     if frame.time is not None:
-                        end_s = max(end_s, frame.time + float(frame.duration or 0) * float(frame.time_base))
+                        end_s = max(end_s, frame.time + float(frame.duration or 0) * float(frame.time_base or 0))
                     count += 1
                     yield lambda frame=frame: _to_picture(frame.to_image(), max_size_px)
 

@@ -158,23 +158,24 @@ def _intrinsics(content: dict[str, Any], frame: dict[str, Any], picture: Path, w
     """(fx, fy, cx, cy) divided by the picture's sides. What a frame says goes before what the file says."""
     merged = {**content, **frame}
     real_height_px, real_width_px = image_size(picture)
-    width_px = _number(merged, "w", where) or real_width_px
-    height_px = _number(merged, "h", where) or real_height_px
-    if abs(width_px * real_height_px / (height_px * real_width_px) - 1) > 0.01:
+    width_px, height_px = _number(merged, "w", where), _number(merged, "h", where)
+    width_px = real_width_px if width_px is None else width_px
+    height_px = real_height_px if height_px is None else height_px
+    if min(width_px, height_px) <= 0 or abs(width_px * real_height_px / (height_px * real_width_px) - 1) > 0.01:
         raise InputError(
             f"{where}: says {width_px:g}x{height_px:g} but {picture.name} is {real_width_px}x{real_height_px};"
             " correct w and h"
         )
     owner = next((owner for owner in (frame, content) if "fl_x" in owner or "camera_angle_x" in owner), {})
-    focal_x_px, angle_x_rad = _number(owner, "fl_x", where), _number(owner, "camera_angle_x", where)
-    focal_y_px, angle_y_rad = _number(owner, "fl_y", where), _number(owner, "camera_angle_y", where)
-    if focal_x_px is None and angle_x_rad is not None:
-        focal_x_px = width_px * _focal_from_angle(angle_x_rad, where)
+    focal_x_px, focal_y_px = _number(owner, "fl_x", where), _number(owner, "fl_y", where)
     if focal_x_px is None:
-        raise InputError(f"{where}: has neither camera_angle_x nor fl_x; add one of them")
+        angle_x_rad, angle_y_rad = _number(owner, "camera_angle_x", where), _number(owner, "camera_angle_y", where)
+        if angle_x_rad is None:
+            raise InputError(f"{where}: has neither camera_angle_x nor fl_x; add one of them")
+        focal_x_px = width_px * _focal_from_angle(angle_x_rad, where)
+        focal_y_px = None if angle_y_rad is None else height_px * _focal_from_angle(angle_y_rad, where)
     if focal_y_px is None:
-        square = "fl_x" in owner or angle_y_rad is None
-        focal_y_px = focal_x_px if square else height_px * _focal_from_angle(angle_y_rad, where)
+        focal_y_px = focal_x_px  # square pixels
     if min(focal_x_px, focal_y_px) <= 0:
         raise InputError(f"{where}: the focal length is not positive; correct it")
     cx_px, cy_px = _number(merged, "cx", where), _number(merged, "cy", where)
@@ -247,7 +248,7 @@ def _poses_from_npz(path: Path) -> Float[ndarray, "views rows 4"]:
     except InputError:
         raise
     except Exception as error:  # numpy and zipfile raise whatever a damaged file makes them trip over
-        raise InputError(f"{path}: cannot be read ({error}); write it again with numpy.savez") from error
+        raise InputError(f"{path}: cannot be read; write it again with numpy.savez") from error
 
 
 def _pose_table(values: object, path: Path) -> Float[ndarray, "views rows 4"]:
@@ -271,7 +272,7 @@ def _poses_from_pickle(path: Path) -> Float[ndarray, "views rows 4"]:
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # a hostile pickle can raise anything
-        raise InputError(f"{path}: holds no camera poses that can be read ({error}); write it again") from error
+        raise InputError(f"{path}: holds no camera poses that can be read; write it again") from error
 
 
 class _PickledArray:
