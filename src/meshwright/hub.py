@@ -59,7 +59,8 @@ def _existing(path: Path) -> Path:
 
 def _download(name: str, model_dir: str | os.PathLike[str] | None, revision: str | None, progress: Progress) -> Path:
     repository, file = _HUB_FILES[name]
-    instead = f"pass the path of a file of weights, put {file} into --model-dir, or do without (--model none)"
+    local = name + Path(file).suffix
+    instead = f"pass the path of a file of weights, put {local} into --model-dir, or do without (--model none)"
     try:
         import huggingface_hub
     except ImportError:
@@ -93,7 +94,7 @@ def _progress_bar(progress: Progress) -> type[Any]:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **{**kwargs, "disable": True})
 
-        def update(self, n: float | None = 1) -> None:
+        def update(self, n: int | float | None = 1) -> None:
             nonlocal most
             self.n += n or 0
             most = max(most, min(self.n / self.total, 1.0) if self.total else 0.0)  # the hub may run two bars at once

@@ -89,7 +89,7 @@ def _pickle_bytes(path: Path) -> bytes:
     """The pickle, by the reader that torch.load uses, so that what is checked is what is loaded."""
     try:
         return torch._C.PyTorchFileReader(os.fspath(path)).get_record("data.pkl")
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise _damaged(path, _first_line(error)) from None
 
 
