@@ -163,7 +163,7 @@ class PlaneSampler:
         else:
             texels, shares = self._taps(points)
         # An embedding bag is a weighted sum of table rows: the whole gather in one pass over memory.
-        return F.embedding_bag(texels, self._texels, per_sample_weights=shares, mode="sum")
+        return F.embedding_bag(texels, self._texels, per_sample_weights=shares.to(self._texels.dtype), mode="sum")
 
     def _taps(self, points: Float[Tensor, "points 3"]) -> tuple[Int[Tensor, "points 12"], Float[Tensor, "points 12"]]:
         """The four texels around each point in each plane, and their bilinear shares."""
