@@ -2,7 +2,6 @@
 
 from fractions import Fraction
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -34,11 +33,8 @@ def soup(seed: int, faces: int, spread: float = 1.0) -> tuple[torch.Tensor, torc
 
 
 def on_torch_path(monkeypatch: pytest.MonkeyPatch, *arguments) -> Fragments:
-    def without_the_compiled_kernel(snapped, outside, projected, faces, clipped, height, width):
-        return coverage.rasterize_torch(snapped, outside, projected, faces, clipped, height, width)
-
     with monkeypatch.context() as patch:
-        patch.setattr(coverage, "_rasterize_cpu", without_the_compiled_kernel)
+        patch.setattr(coverage, "_rasterize_cpu", coverage._rasterize_torch)
         return rasterize(*arguments)
 
 
@@ -118,12 +114,13 @@ def test_the_number_of_threads_changes_nothing():
     vertices, faces = soup(4, 300)
     arguments = (vertices, faces, Cameras.orbit(1), 61, 47)
     many = rasterize(*arguments)
-    before = numba.get_num_threads()
+    before = torch.get_num_threads()
     try:
-        numba.set_num_threads(1)
-        assert_identical(rasterize(*arguments), many)
+        for threads in (1, 3, 8):
+            torch.set_num_threads(threads)
+            assert_identical(rasterize(*arguments), many)
     finally:
-        numba.set_num_threads(before)
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("step", [2, 4])

@@ -6,8 +6,8 @@ reach behind the camera are clipped first. Both sides of a face are drawn.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -51,19 +51,17 @@ def rasterize(
     """The face nearest to the camera in every pixel of every view; of equally near ones the lowest.
 
     The result does not depend on the number of threads, and is the same on all devices but for rounding in the
-    projection. Parts nearer to the camera plane than 0.001 are not seen. Vertices that are not finite take their
-    faces with them.
+    projection. Barycentrics, depth_z and projected carry gradients to vertices and cameras. Parts nearer to the
+    camera plane than 0.001 are not seen. Vertices that are not finite take their faces with them.
     """
     # Rounding to 1/4096 pixel asks for more than float32; MPS has nothing better.
     dtype = torch.float32 if vertices.device.type == "mps" else torch.float64
-    with torch.no_grad():
-        size_px = torch.tensor([width, height, 1], dtype=dtype, device=vertices.device)
-        projected = cameras.to(dtype=dtype).project_homogeneous(vertices.to(dtype)) * size_px
-        snapped, outside = _snap(projected)
-        clipped = _clip(projected, outside, faces)
-        if vertices.device.type == "cpu":
-            return _rasterize_cpu(snapped, outside, projected, faces, clipped, height, width)
-        return rasterize_torch(snapped, outside, projected, faces, clipped, height, width)
+    size_px = torch.tensor([width, height, width, height], dtype=dtype, device=vertices.device)
+    cameras = cameras.to(dtype=dtype)
+    cameras_px = Cameras(cameras.T_world_camera, cameras.intrinsics * size_px)
+    projected = cameras_px.project_homogeneous(vertices.to(dtype))
+    rasterize_there = _rasterize_cpu if vertices.device.type == "cpu" else _rasterize_torch
+    return rasterize_there(projected.contiguous(), faces.contiguous(), height, width)
 
 
 def _snap(projected: Float[Tensor, "*points 3"]) -> tuple[Int[Tensor, "*points 2"], Tensor]:
@@ -121,62 +119,83 @@ def _cut(
 
 
 def _rasterize_cpu(
-    snapped: Int[Tensor, "views vertices 2"],
-    outside: Tensor,
-    projected: Float[Tensor, "views vertices 3"],
-    faces: Int[Tensor, "faces 3"],
-    clipped: _Triangles,
-    height: int,
-    width: int,
+    projected: Float[Tensor, "views vertices 3"], faces: Int[Tensor, "faces 3"], height: int, width: int
 ) -> Fragments:
-    views = len(projected)
-    face_ids = np.empty((views, height, width), np.int64)
-    weights = np.empty((views, height, width, 3), np.float32)
-    depth_z = np.empty((views, height, width), np.float32)
-    kernels.rasterize(
-        torch.where(outside[..., None], OUTSIDE, snapped).to(torch.int32).numpy(),
-        projected.contiguous().numpy(),
-        faces.to(torch.int32).contiguous().numpy(),
-        clipped.view.numpy(),
-        clipped.face.numpy(),
-        np.ascontiguousarray(clipped.corners.numpy()),
-        max(1, 2 * numba.get_num_threads() // max(views, 1)),
-        face_ids,
-        weights,
-        depth_z,
-    )
-    return Fragments(torch.from_numpy(face_ids), torch.from_numpy(weights), torch.from_numpy(depth_z), projected)
+    face_ids, weights, depth_z = _RasterizeCpu.apply(projected, faces, height, width)
+    return Fragments(face_ids, weights, depth_z, projected)
 
 
-def rasterize_torch(
-    snapped: Int[Tensor, "views vertices 2"],
-    outside: Tensor,
-    projected: Float[Tensor, "views vertices 3"],
-    faces: Int[Tensor, "faces 3"],
-    clipped: _Triangles,
-    height: int,
-    width: int,
+class _RasterizeCpu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, projected: Tensor, faces: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        views = len(projected)
+        snapped, outside = _snap(projected)
+        clipped = _clip(projected, outside, faces)
+        face_ids = torch.empty(views, height, width, dtype=torch.long)
+        weights, depth_z = torch.empty(views, height, width, 3), torch.empty(views, height, width)
+        kernels.over_rows(
+            kernels.rasterize,
+            views,
+            height,
+            torch.where(outside[..., None], OUTSIDE, snapped).to(torch.int32).numpy(),
+            projected.numpy(),
+            faces.numpy(),
+            clipped.view.numpy(),
+            clipped.face.numpy(),
+            clipped.corners.contiguous().numpy(),
+            face_ids.numpy(),
+            weights.numpy(),
+            depth_z.numpy(),
+        )
+        ctx.save_for_backward(projected, faces, face_ids)
+        ctx.mark_non_differentiable(face_ids)
+        return face_ids, weights, depth_z
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor, grad_weights: Tensor, grad_depth_z: Tensor) -> tuple[Tensor, None, None, None]:
+        projected, faces, face_ids = ctx.saved_tensors
+        grad = kernels.summed_over_rows(
+            kernels.rasterize_backward,
+            tuple(projected.shape),
+            face_ids.shape[1],
+            projected.numpy(),
+            faces.numpy(),
+            face_ids.numpy(),
+            grad_weights.contiguous().numpy(),
+            grad_depth_z.contiguous().numpy(),
+        )
+        return torch.from_numpy(grad), None, None, None
+
+
+def _rasterize_torch(
+    projected: Float[Tensor, "views vertices 3"], faces: Int[Tensor, "faces 3"], height: int, width: int
 ) -> Fragments:
     """The torch twin of the compiled kernel, for any device, in bounded memory."""
-    ids, weights, depths = [], [], []
-    for view in range(len(projected)):
-        whole = (~outside[view][faces].any(1)).nonzero().squeeze(1)
-        part = clipped.view == view
-        corners = torch.cat([snapped[view][faces[whole]], clipped.corners[part]])
-        face = torch.cat([whole, clipped.face[part]])
-        nearest = _nearest(corners, face, projected[view], faces, height, width)
-        seen = nearest < _NOTHING
-        face_id = torch.where(seen, nearest & 0xFFFFFFFF, -1)
-        pixel = seen.nonzero().squeeze(1)
-        weight = projected.new_zeros(height * width, 3, dtype=torch.float32)
-        weight[pixel], _ = _weights(projected[view][faces[face_id[pixel]]], pixel % width, pixel // width)
-        depth = (nearest >> 32).to(torch.int32).view(torch.float32)
-        ids.append(face_id)
-        weights.append(weight)
-        depths.append(torch.where(seen, depth, 0))
-    shape = (len(projected), height, width)
+    with torch.no_grad():
+        snapped, outside = _snap(projected)
+        clipped = _clip(projected, outside, faces)
+        nearest = torch.stack(
+            [
+                _nearest(
+                    torch.cat([snapped[view][faces[whole]], clipped.corners[clipped.view == view]]),
+                    torch.cat([whole, clipped.face[clipped.view == view]]),
+                    projected[view],
+                    faces,
+                    height,
+                    width,
+                )
+                for view in range(len(projected))
+                for whole in [(~outside[view][faces].any(1)).nonzero().squeeze(1)]
+            ]
+        )
+        face_ids = torch.where(nearest < _NOTHING, nearest & 0xFFFFFFFF, -1).view(-1, height, width)
+    view, row, col = seen = (face_ids >= 0).nonzero(as_tuple=True)
+    weights, depth_z = _weights(projected[view[:, None], faces[face_ids[seen]]], col, row)
     return Fragments(
-        torch.stack(ids).view(shape), torch.stack(weights).view(*shape, 3), torch.stack(depths).view(shape), projected
+        face_ids,
+        weights.new_zeros(*face_ids.shape, 3).index_put(seen, weights),
+        depth_z.new_zeros(face_ids.shape).index_put(seen, depth_z),
+        projected,
     )
 
 
@@ -247,11 +266,15 @@ def _weights(
     z = corners[:, :, 2]
     xy = corners[:, :, :2] - torch.stack([col + 0.5, row + 0.5], dim=1).to(z.dtype)[:, None, :] * z[:, :, None]
     a, b, c = xy.unbind(1)
-    weights = torch.stack([_cross(b, c), _cross(c, a), _cross(a, b)], dim=1)
-    weights = torch.where((_sum3(weights) < 0)[:, None], -weights, weights).clamp(min=0)
-    weights = torch.where((_sum3(weights) > 0)[:, None], weights, 1.0)
-    total = _sum3(weights)
-    return (weights / total[:, None]).float(), (_sum3(weights * z) / total).clamp(min=NEAR_Z).float()
+    edges = torch.stack([_cross(b, c), _cross(c, a), _cross(a, b)], dim=1)
+    edges = torch.where((_sum3(edges) < 0)[:, None], -edges, edges)
+    inside = ((edges >= 0).all(1) & (_sum3(edges) > 0))[:, None]
+    # Where the weights are held within the face they do not follow the vertices.
+    edges = torch.where(inside, edges, edges.detach().clamp(min=0))
+    edges = torch.where((_sum3(edges) > 0)[:, None], edges, 1.0)
+    z = torch.where(inside, z, z.detach())
+    total = _sum3(edges)
+    return (edges / total[:, None]).float(), (_sum3(edges * z) / total).clamp(min=NEAR_Z).float()
 
 
 def _sum3(values: Float[Tensor, "pixels 3"]) -> Float[Tensor, " pixels"]:

@@ -1,18 +1,19 @@
 """Compiled loops over pixels on the CPU.
 
-Every kernel writes into arrays that its caller made, divides its work over rows of pictures, and gives the same bits
-whatever the number of threads. ``@no_type_check`` keeps the shape checker of the test run away from code that Numba
-compiles.
+A kernel fills a range of rows or points of arrays that its caller made, and releases Python's lock, so that plain
+threads run it in parallel: no threading layer of Numba's, which compiles slowly and may not be entered from two
+threads at once. Results have the same bits whatever the number of threads (`torch.get_num_threads`).
+
+``@no_type_check`` keeps the shape checker of the test run away from code that Numba compiles.
 """
 
-import functools
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, no_type_check
 
 import numba
 import numpy as np
-from numba import prange
+import torch
 
 SUBPIXEL_BITS = 12
 """Vertices are rounded to 1/4096 of a pixel before coverage is decided, in integers."""
@@ -21,31 +22,64 @@ OUTSIDE = -(2**31)
 NEAR_Z = 1e-3
 """Nothing nearer to the camera plane than this (world units) is seen."""
 
+MOST_STEPS = 64
+"""Faces that a silhouette search crosses between two pixel centres before it gives up."""
+
 _ONE = 1 << SUBPIXEL_BITS
 _HALF = _ONE >> 1
 _INF = np.float32(np.inf)
+_FAR = 1e9  # pixels
 
-# Numba's fallback threading layer aborts the process when two Python threads enter it at once.
-_LOCK = threading.Lock()
-
-
-def cpu_kernel(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile a loop with Numba for all cores; calls from several threads take turns."""
-    compiled = _jit(function, parallel=True)
-
-    @functools.wraps(function)
-    def call(*arguments: Any) -> None:
-        with _LOCK:
-            compiled(*arguments)
-
-    return call
+_SHARES = 8  # into how many sums a scattered gradient is divided; fixed, so that rounding is too
 
 
-def _jit(function: Callable[..., Any], parallel: bool = False) -> Callable[..., Any]:
+def over_rows(kernel: Callable[..., None], views: int, height: int, *arguments: Any) -> None:
+    """Call ``kernel(view, first_row, end_row, *arguments)`` until all rows of all views are done."""
+    bands = -(-2 * torch.get_num_threads() // max(views, 1))
+    _in_parallel(kernel, ((view, *rows) for view in range(views) for rows in _ranges(height, bands)), arguments)
+
+
+def over_points(kernel: Callable[..., None], count: int, *arguments: Any) -> None:
+    """Call ``kernel(first, end, *arguments)`` until all points are done."""
+    _in_parallel(kernel, _ranges(count, 4 * torch.get_num_threads()), arguments)
+
+
+def summed_over_rows(kernel: Callable[..., None], shape: tuple[int, ...], height: int, *arguments: Any) -> np.ndarray:
+    """Call ``kernel(view, first_row, end_row, sums, *arguments)``; ``sums`` of one call adds to that of the others.
+
+    ``shape`` of the sums starts with the number of views, to whose parts the kernel keeps.
+    """
+    views = shape[0]
+    bands = -(-_SHARES // max(views, 1))
+    sums = np.zeros((bands, *shape))
+    items = ((view, *rows, sums[i]) for view in range(views) for i, rows in enumerate(_ranges(height, bands)))
+    _in_parallel(kernel, items, arguments)
+    return sums.sum(0)
+
+
+def summed_over_points(kernel: Callable[..., None], shape: tuple[int, ...], count: int, *arguments: Any) -> np.ndarray:
+    """Call ``kernel(first, end, sums, *arguments)``; ``sums`` of one call adds to that of the others."""
+    sums = np.zeros((_SHARES, *shape), np.float32)
+    _in_parallel(kernel, ((*points, sums[i]) for i, points in enumerate(_ranges(count, _SHARES))), arguments)
+    return sums.sum(0)
+
+
+def _ranges(count: int, parts: int) -> list[tuple[int, int]]:
+    return [(i * count // parts, (i + 1) * count // parts) for i in range(parts)]
+
+
+def _in_parallel(kernel: Callable[..., None], items: Iterable[tuple[Any, ...]], arguments: tuple[Any, ...]) -> None:
+    # The pool lives for one call: threads start in 0.1 ms, and none is left for a forked process to miss.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for _ in pool.map(lambda item: kernel(*item, *arguments), items):
+            pass
+
+
+def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
-        return numba.njit(cache=True, nogil=True, parallel=parallel)(function)
+        return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError:  # nowhere to keep compiled code: a read-only install without a home folder
-        return numba.njit(nogil=True, parallel=parallel)(function)
+        return numba.njit(nogil=True)(function)
 
 
 @_jit
@@ -108,39 +142,375 @@ def _fill(corners, first_row, end_row, projected, view, faces, face, face_ids, d
         row_c += (bx - ax) * _ONE
 
 
-@cpu_kernel
+@_jit
 @no_type_check
 def rasterize(
-    snapped, projected, faces, clipped_view, clipped_face, clipped_corners, bands, face_ids, weights, depth_z
+    view,
+    first_row,
+    end_row,
+    snapped,
+    projected,
+    faces,
+    clipped_view,
+    clipped_face,
+    clipped_corners,
+    face_ids,
+    weights,
+    depth_z,
 ):
-    """Fill ``face_ids``, ``weights`` (barycentric) and ``depth_z``; every view is cut into ``bands`` bands of rows."""
-    views, height, width = face_ids.shape
-    for item in prange(views * bands):
-        view, band = item // bands, item % bands
-        first_row, end_row = band * height // bands, (band + 1) * height // bands
-        face_ids[view, first_row:end_row] = -1
-        depth_z[view, first_row:end_row] = _INF
-        for face in range(faces.shape[0]):
+    """Fill ``face_ids``, ``weights`` (barycentric) and ``depth_z``."""
+    face_ids[view, first_row:end_row] = -1
+    depth_z[view, first_row:end_row] = _INF
+    for face in range(faces.shape[0]):
+        a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
+        ax, bx, cx = np.int64(snapped[view, a, 0]), np.int64(snapped[view, b, 0]), np.int64(snapped[view, c, 0])
+        ay, by, cy = np.int64(snapped[view, a, 1]), np.int64(snapped[view, b, 1]), np.int64(snapped[view, c, 1])
+        if ax != OUTSIDE and bx != OUTSIDE and cx != OUTSIDE:
+            corners = (ax, ay, bx, by, cx, cy)
+            _fill(corners, first_row, end_row, projected, view, faces, face, face_ids, depth_z)
+    for i in range(clipped_view.shape[0]):
+        if clipped_view[i] == view:
+            q = clipped_corners[i]
+            corners = (q[0, 0], q[0, 1], q[1, 0], q[1, 1], q[2, 0], q[2, 1])
+            _fill(corners, first_row, end_row, projected, view, faces, clipped_face[i], face_ids, depth_z)
+    for row in range(first_row, end_row):
+        for col in range(face_ids.shape[2]):
+            face = face_ids[view, row, col]
+            if face < 0:
+                depth_z[view, row, col] = 0
+                weights[view, row, col] = 0
+                continue
             a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
-            ax, bx, cx = np.int64(snapped[view, a, 0]), np.int64(snapped[view, b, 0]), np.int64(snapped[view, c, 0])
-            ay, by, cy = np.int64(snapped[view, a, 1]), np.int64(snapped[view, b, 1]), np.int64(snapped[view, c, 1])
-            if ax != OUTSIDE and bx != OUTSIDE and cx != OUTSIDE:
-                corners = (ax, ay, bx, by, cx, cy)
-                _fill(corners, first_row, end_row, projected, view, faces, face, face_ids, depth_z)
-        for i in range(clipped_view.shape[0]):
-            if clipped_view[i] == view:
-                q = clipped_corners[i]
-                corners = (q[0, 0], q[0, 1], q[1, 0], q[1, 1], q[2, 0], q[2, 1])
-                _fill(corners, first_row, end_row, projected, view, faces, clipped_face[i], face_ids, depth_z)
+            wa, wb, wc, _ = pixel_weights(projected, view, a, b, c, col + 0.5, row + 0.5)
+            weights[view, row, col, 0] = wa
+            weights[view, row, col, 1] = wb
+            weights[view, row, col, 2] = wc
+
+
+@_jit
+@no_type_check
+def rasterize_backward(view, first_row, end_row, sums, projected, faces, face_ids, grad_weights, grad_depth_z):
+    """Add to ``sums`` the gradient with respect to ``projected``; as in pixel_weights, derived by hand."""
+    for row in range(first_row, end_row):
+        for col in range(face_ids.shape[2]):
+            face = face_ids[view, row, col]
+            if face < 0:
+                continue
+            x, y = col + 0.5, row + 0.5
+            a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
+            az, bz, cz = projected[view, a, 2], projected[view, b, 2], projected[view, c, 2]
+            ax, ay = projected[view, a, 0] - x * az, projected[view, a, 1] - y * az
+            bx, by = projected[view, b, 0] - x * bz, projected[view, b, 1] - y * bz
+            cx, cy = projected[view, c, 0] - x * cz, projected[view, c, 1] - y * cz
+            wa, wb, wc = bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx
+            total = wa + wb + wc
+            # Where the weights were held within the face they do not follow the vertices.
+            if total == 0 or wa * total < 0 or wb * total < 0 or wc * total < 0:
+                continue
+            wa, wb, wc = wa / total, wb / total, wc / total
+            gz = grad_depth_z[view, row, col]
+            ga = grad_weights[view, row, col, 0] + gz * az
+            gb = grad_weights[view, row, col, 1] + gz * bz
+            gc = grad_weights[view, row, col, 2] + gz * cz
+            mean = ga * wa + gb * wb + gc * wc
+            ga, gb, gc = (ga - mean) / total, (gb - mean) / total, (gc - mean) / total
+            gx, gy = by * gc - cy * gb, cx * gb - bx * gc
+            sums[view, a, 0] += gx
+            sums[view, a, 1] += gy
+            sums[view, a, 2] += gz * wa - x * gx - y * gy
+            gx, gy = cy * ga - ay * gc, ax * gc - cx * ga
+            sums[view, b, 0] += gx
+            sums[view, b, 1] += gy
+            sums[view, b, 2] += gz * wb - x * gx - y * gy
+            gx, gy = ay * gb - by * ga, bx * ga - ax * gb
+            sums[view, c, 0] += gx
+            sums[view, c, 1] += gy
+            sums[view, c, 2] += gz * wc - x * gx - y * gy
+
+
+@_jit
+@no_type_check
+def interpolate(first, end, face_ids, weights, faces, attributes, out):
+    """Fill ``out`` with attributes; ``face_ids``, ``weights`` and ``out`` have one row a pixel."""
+    channels = attributes.shape[1]
+    for i in range(first, end):
+        if face_ids[i] < 0:
+            out[i] = 0
+            continue
+        a, b, c = faces[face_ids[i], 0], faces[face_ids[i], 1], faces[face_ids[i], 2]
+        for k in range(channels):
+            out[i, k] = (
+                weights[i, 0] * attributes[a, k] + weights[i, 1] * attributes[b, k] + weights[i, 2] * attributes[c, k]
+            )
+
+
+@_jit
+@no_type_check
+def interpolate_backward(first, end, sums, face_ids, weights, faces, attributes, grad_out, grad_weights):
+    """Add to ``sums`` the gradient with respect to ``attributes`` and fill ``grad_weights``."""
+    channels = attributes.shape[1]
+    for i in range(first, end):
+        ga, gb, gc = np.float32(0), np.float32(0), np.float32(0)
+        if face_ids[i] >= 0:
+            a, b, c = faces[face_ids[i], 0], faces[face_ids[i], 1], faces[face_ids[i], 2]
+            for k in range(channels):
+                g = grad_out[i, k]
+                sums[a, k] += weights[i, 0] * g
+                sums[b, k] += weights[i, 1] * g
+                sums[c, k] += weights[i, 2] * g
+                ga += attributes[a, k] * g
+                gb += attributes[b, k] * g
+                gc += attributes[c, k] * g
+        grad_weights[i, 0] = ga
+        grad_weights[i, 1] = gb
+        grad_weights[i, 2] = gc
+
+
+@_jit
+@no_type_check
+def mip_levels(view, first_row, end_row, projected, faces, face_ids, weights, uv, uv_faces, size, out):
+    """Fill ``out`` with log2 of texels per pixel; ``size`` is the texture's (width, height)."""
+    for row in range(first_row, end_row):
+        for col in range(face_ids.shape[2]):
+            out[view, row, col] = 0
+            face = face_ids[view, row, col]
+            if face < 0:
+                continue
+            total = 0.0
+            dx_u, dx_v, dx_w, dy_u, dy_v, dy_w = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+            mean_u, mean_v = 0.0, 0.0
+            for i in range(3):
+                # The edge function of corner i: q x r, where q and r move by -z per pixel.
+                q, r = faces[face, (i + 1) % 3], faces[face, (i + 2) % 3]
+                qz, rz = projected[view, q, 2], projected[view, r, 2]
+                qx, qy = projected[view, q, 0] - (col + 0.5) * qz, projected[view, q, 1] - (row + 0.5) * qz
+                rx, ry = projected[view, r, 0] - (col + 0.5) * rz, projected[view, r, 1] - (row + 0.5) * rz
+                dx, dy = qy * rz - ry * qz, rx * qz - qx * rz
+                u, v = uv[uv_faces[face, i], 0] * size[0], uv[uv_faces[face, i], 1] * size[1]
+                total += qx * ry - qy * rx
+                dx_u, dx_v, dx_w = dx_u + dx * u, dx_v + dx * v, dx_w + dx
+                dy_u, dy_v, dy_w = dy_u + dy * u, dy_v + dy * v, dy_w + dy
+                mean_u, mean_v = mean_u + weights[view, row, col, i] * u, mean_v + weights[view, row, col, i] * v
+            if total != 0:
+                across = (dx_u - mean_u * dx_w) ** 2 + (dx_v - mean_v * dx_w) ** 2
+                down = (dy_u - mean_u * dy_w) ** 2 + (dy_v - mean_v * dy_w) ** 2
+                out[view, row, col] = 0.5 * np.log2(max(max(across, down) / (total * total), 1e-20))
+
+
+@_jit
+@no_type_check
+def _blend_of_levels(level, levels):
+    """The finer of the two levels to blend, and the coarser one's share."""
+    level = min(max(level, np.float32(0)), np.float32(levels - 1))
+    lower = min(int(level), max(levels - 2, 0))
+    return lower, level - np.float32(lower)
+
+
+@_jit
+@no_type_check
+def _wrap(index, size, repeat):
+    return index % size if repeat else min(max(index, 0), size - 1)
+
+
+@_jit
+@no_type_check
+def _texel_corner(u, v, height, width, offset, repeat):
+    """The four texels around (u, v), upper left, upper right, lower left, lower right, and (u, v) among them."""
+    x, y = u * width - np.float32(0.5), (np.float32(1) - v) * height - np.float32(0.5)
+    col, row = np.floor(x), np.floor(y)
+    right, down = x - col, y - row
+    left_col, right_col = _wrap(int(col), width, repeat), _wrap(int(col) + 1, width, repeat)
+    upper, lower = (
+        offset + _wrap(int(row), height, repeat) * width,
+        offset + _wrap(int(row) + 1, height, repeat) * width,
+    )
+    return upper + left_col, upper + right_col, lower + left_col, lower + right_col, right, down
+
+
+@_jit
+@no_type_check
+def sample_texture(first, end, texels, sizes, repeat, uv, levels, out):
+    """Fill ``out``; ``texels`` holds all levels, each with (height, width, offset) in ``sizes``."""
+    for i in range(first, end):
+        out[i] = 0
+        lower, share = _blend_of_levels(levels[i], sizes.shape[0])
+        for step in range(2):
+            weight = share if step else np.float32(1) - share
+            if weight == 0:
+                continue
+            height, width, offset = sizes[lower + step]
+            p, q, r, s, right, down = _texel_corner(uv[i, 0], uv[i, 1], height, width, offset, repeat)
+            for k in range(texels.shape[1]):
+                above = texels[p, k] + right * (texels[q, k] - texels[p, k])
+                below = texels[r, k] + right * (texels[s, k] - texels[r, k])
+                out[i, k] += weight * (above + down * (below - above))
+
+
+@_jit
+@no_type_check
+def sample_texture_grad_uv(first, end, texels, sizes, repeat, uv, levels, grad_out, grad_uv):
+    for i in range(first, end):
+        grad_u, grad_v = np.float32(0), np.float32(0)
+        lower, share = _blend_of_levels(levels[i], sizes.shape[0])
+        for step in range(2):
+            weight = share if step else np.float32(1) - share
+            if weight == 0:
+                continue
+            height, width, offset = sizes[lower + step]
+            p, q, r, s, right, down = _texel_corner(uv[i, 0], uv[i, 1], height, width, offset, repeat)
+            for k in range(texels.shape[1]):
+                g = weight * grad_out[i, k]
+                across = (texels[q, k] - texels[p, k]) * (1 - down) + (texels[s, k] - texels[r, k]) * down
+                along = (texels[r, k] - texels[p, k]) * (1 - right) + (texels[s, k] - texels[q, k]) * right
+                grad_u += g * across * width
+                grad_v -= g * along * height
+        grad_uv[i, 0] = grad_u
+        grad_uv[i, 1] = grad_v
+
+
+@_jit
+@no_type_check
+def sample_texture_grad_texels(sizes, repeat, uv, levels, grad_out, grad_texels):
+    """Add to ``grad_texels``; one thread, since any point may touch any texel."""
+    for i in range(uv.shape[0]):
+        lower, share = _blend_of_levels(levels[i], sizes.shape[0])
+        any_gradient = False
+        for k in range(grad_out.shape[1]):
+            any_gradient = any_gradient or grad_out[i, k] != 0
+        for step in range(2):
+            weight = share if step else np.float32(1) - share
+            if weight == 0 or not any_gradient:
+                continue
+            height, width, offset = sizes[lower + step]
+            p, q, r, s, right, down = _texel_corner(uv[i, 0], uv[i, 1], height, width, offset, repeat)
+            for k in range(grad_out.shape[1]):
+                g = weight * grad_out[i, k]
+                grad_texels[p, k] += g * (1 - right) * (1 - down)
+                grad_texels[q, k] += g * right * (1 - down)
+                grad_texels[r, k] += g * (1 - right) * down
+                grad_texels[s, k] += g * right * down
+
+
+@_jit
+@no_type_check
+def _crossing(screen, view, p, q, axis, line):
+    """Where the edge from p to q crosses a row or column of pixel centres."""
+    v = screen[view, p, 1 - axis]
+    fraction = (line - v) / (screen[view, q, 1 - axis] - v)
+    return screen[view, p, axis] + fraction * (screen[view, q, axis] - screen[view, p, axis])
+
+
+@_jit
+@no_type_check
+def _side(screen, view, p, q, tip):
+    """Positive where ``tip`` lies to one side of the edge from p to q in the picture, negative to the other."""
+    qx, qy = screen[view, q, 0] - screen[view, p, 0], screen[view, q, 1] - screen[view, p, 1]
+    return qx * (screen[view, tip, 1] - screen[view, p, 1]) - qy * (screen[view, tip, 0] - screen[view, p, 0])
+
+
+@_jit
+@no_type_check
+def _turns_back(screen, view, faces, partners, face, edge):
+    """Whether the surface turns back or ends at an edge, seen from the camera; not if part of it is behind that."""
+    p, q, tip = faces[face, edge], faces[face, (edge + 1) % 3], faces[face, (edge + 2) % 3]
+    partner = partners[face, edge]
+    next_tip = faces[partner // 3, (partner % 3 + 2) % 3]
+    if min(min(screen[view, p, 2], screen[view, q, 2]), min(screen[view, tip, 2], screen[view, next_tip, 2])) < NEAR_Z:
+        return False
+    if partner // 3 == face:
+        return True
+    return _side(screen, view, p, q, tip) * _side(screen, view, p, q, next_tip) > 0
+
+
+@_jit
+@no_type_check
+def _walk(screen, view, faces, partners, face, goal, axis, start, line, direction):
+    """Follow the surface from face to face along a row or column, from one pixel centre towards the next.
+
+    Returns the half edge (3 face + edge) where the surface turns back or ends; -1 if it goes on beyond the next
+    centre or behind the camera, -2 if it leads to the face ``goal``.
+    """
+    edge = -1
+    reach = 0.0
+    for i in range(3):
+        p, q = faces[face, i], faces[face, (i + 1) % 3]
+        if screen[view, p, 2] < NEAR_Z:
+            return -1
+        if (screen[view, p, 1 - axis] >= line) != (screen[view, q, 1 - axis] >= line):
+            crossing = (_crossing(screen, view, p, q, axis, line) - start) * direction
+            if edge < 0 or crossing > reach:
+                edge, reach = i, crossing
+    if edge < 0:
+        return -1
+    for _ in range(MOST_STEPS):
+        p, q = faces[face, edge], faces[face, (edge + 1) % 3]
+        if (_crossing(screen, view, p, q, axis, line) - start) * direction >= 1:
+            return -1
+        if _turns_back(screen, view, faces, partners, face, edge):
+            return 3 * face + edge
+        face, entry = partners[face, edge] // 3, partners[face, edge] % 3
+        if face == goal:
+            return -2
+        # Out through the other edge that the line crosses: from the tip to the end of the entry on its far side.
+        far, tip = faces[face, (entry + 1) % 3], faces[face, (entry + 2) % 3]
+        if screen[view, tip, 2] < NEAR_Z:
+            return -1
+        apart = (screen[view, far, 1 - axis] >= line) != (screen[view, tip, 1 - axis] >= line)
+        edge = (entry + 1) % 3 if apart else (entry + 2) % 3
+    return -1
+
+
+@_jit
+@no_type_check
+def _mark(screen, view, p, q, axis, first_row, end_row, edges):
+    """Write -2 into ``edges`` for all pairs of pixel centres between which the edge from p to q passes."""
+    height, width = edges.shape[2:]
+    v, v_other = screen[view, p, 1 - axis], screen[view, q, 1 - axis]
+    if not (abs(v) < _FAR and abs(v_other) < _FAR):
+        return
+    first, end = int(np.ceil(min(v, v_other) - 0.5)), int(np.ceil(max(v, v_other) - 0.5))
+    first, end = (max(first, first_row), min(end, end_row)) if axis == 0 else (max(first, 0), min(end, width))
+    for line in range(first, end):
+        u = _crossing(screen, view, p, q, axis, line + 0.5) - 0.5
+        if axis == 0 and 0 <= u < width - 1:
+            edges[0, view, line, int(u)] = -2
+        elif axis == 1 and first_row <= u < min(end_row, height - 1):
+            edges[1, view, int(u), line] = -2
+
+
+@_jit
+@no_type_check
+def find_silhouettes(view, first_row, end_row, screen, faces, partners, face_ids, depth_z, edges):
+    """Fill ``edges[axis]`` with the half edge of the silhouette between a pixel and the next along the axis, or -1.
+
+    ``screen`` holds (x_px, y_px, depth_z) of vertices. Edges where the surface turns back point out the few pairs of
+    pixels to look at; the walk makes sure that one of the two sees the surface that ends there.
+    """
+    edges[:, view, first_row:end_row] = -1
+    for face in range(faces.shape[0]):
+        for edge in range(3):
+            partner = partners[face, edge]
+            if partner // 3 > face and partners[partner // 3, partner % 3] == 3 * face + edge:
+                continue  # two faces meet here and the other one answers for both
+            if _turns_back(screen, view, faces, partners, face, edge):
+                p, q = faces[face, edge], faces[face, (edge + 1) % 3]
+                for axis in range(2):
+                    _mark(screen, view, p, q, axis, first_row, end_row, edges)
+    for axis in range(2):
         for row in range(first_row, end_row):
-            for col in range(width):
-                face = face_ids[view, row, col]
-                if face < 0:
-                    depth_z[view, row, col] = 0
-                    weights[view, row, col] = 0
+            for col in range(face_ids.shape[2]):
+                if edges[axis, view, row, col] != -2:
                     continue
-                a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
-                wa, wb, wc, _ = pixel_weights(projected, view, a, b, c, col + 0.5, row + 0.5)
-                weights[view, row, col, 0] = wa
-                weights[view, row, col, 1] = wb
-                weights[view, row, col, 2] = wc
+                here, there = face_ids[view, row, col], face_ids[view, row + axis, col + 1 - axis]
+                line, start = (col + 0.5, row + 0.5) if axis else (row + 0.5, col + 0.5)
+                found = -1
+                if here != there:
+                    z, z_there = depth_z[view, row, col], depth_z[view, row + axis, col + 1 - axis]
+                    forward = there < 0 or (here >= 0 and z <= z_there)
+                    for _ in range(2):
+                        if found == -1 and forward and here >= 0:
+                            found = _walk(screen, view, faces, partners, here, there, axis, start, line, 1)
+                        elif found == -1 and not forward and there >= 0:
+                            found = _walk(screen, view, faces, partners, there, here, axis, start + 1, line, -1)
+                        forward = not forward
+                edges[axis, view, row, col] = max(found, -1)

@@ -1,9 +1,13 @@
 """Texture lookup: bilinear within a level, linear between mip levels (Williams 1983, "Pyramidal parametrics")."""
 
+from typing import Any
+
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from meshwright.raster import kernels
 from meshwright.raster.coverage import Fragments
 
 
@@ -19,17 +23,50 @@ def mip_levels(
 
     Negative where the texture is magnified. Carries no gradient.
     """
+    find = _mip_levels_cpu if uv.device.type == "cpu" else _mip_levels_torch
     with torch.no_grad():
-        view, row, col = (fragments.face_ids >= 0).nonzero(as_tuple=True)
-        face = fragments.face_ids[view, row, col]
-        corners = fragments.projected[view[:, None], faces[face]].float()
-        texels = uv[uv_faces[face]] * torch.tensor([texture_width, texture_height]).to(uv)
-        weights = fragments.barycentrics[view, row, col]
-        centre = torch.stack([col + 0.5, row + 0.5], dim=1).to(corners)
-        steps = _barycentric_steps(corners, weights, centre)
-        squared = torch.einsum("nca,nct->nat", steps, texels).square().sum(2).amax(1)
-        out = uv.new_zeros(fragments.face_ids.shape)
-        return out.index_put((view, row, col), 0.5 * squared.clamp(min=1e-20).log2())
+        return find(fragments, faces, uv, uv_faces, (texture_width, texture_height))
+
+
+def _mip_levels_cpu(
+    fragments: Fragments,
+    faces: Int[Tensor, "faces 3"],
+    uv: Float[Tensor, "uv_points 2"],
+    uv_faces: Int[Tensor, "faces 3"],
+    size: tuple[int, int],
+) -> Float[Tensor, "views height width"]:
+    out = torch.empty_like(fragments.depth_z)
+    kernels.over_rows(
+        kernels.mip_levels,
+        *out.shape[:2],
+        fragments.projected.detach().numpy(),
+        faces.contiguous().numpy(),
+        fragments.face_ids.numpy(),
+        fragments.barycentrics.detach().numpy(),
+        uv.detach().contiguous().numpy(),
+        uv_faces.contiguous().numpy(),
+        size,
+        out.numpy(),
+    )
+    return out
+
+
+def _mip_levels_torch(
+    fragments: Fragments,
+    faces: Int[Tensor, "faces 3"],
+    uv: Float[Tensor, "uv_points 2"],
+    uv_faces: Int[Tensor, "faces 3"],
+    size: tuple[int, int],
+) -> Float[Tensor, "views height width"]:
+    view, row, col = seen = (fragments.face_ids >= 0).nonzero(as_tuple=True)
+    face = fragments.face_ids[seen]
+    corners = fragments.projected[view[:, None], faces[face]]
+    centre = torch.stack([col + 0.5, row + 0.5], dim=1).to(corners)
+    steps = _barycentric_steps(corners, fragments.barycentrics[seen].to(corners), centre)
+    texels = uv[uv_faces[face]].to(corners) * torch.tensor(size).to(corners)
+    squared = torch.einsum("nca,nct->nat", steps, texels).square().sum(2).amax(1)
+    levels = 0.5 * squared.clamp(min=1e-20).log2().float()
+    return levels.new_zeros(fragments.face_ids.shape).index_put(seen, levels)
 
 
 def _barycentric_steps(
@@ -65,13 +102,57 @@ def sample_texture(
 
     ``levels`` (see `mip_levels`) chooses among ever coarser copies of the texture, None the texture itself. No copy
     has a side below ``smallest_mip_px``: textures no larger than that, such as palettes, are never averaged.
-    Outside [0, 1] the texture repeats, or its border goes on.
+    Outside [0, 1] the texture repeats, or its border goes on. Differentiable with respect to texture and uv.
     """
     if levels is None:
-        return _bilinear(texture, uv, repeat)
-    pyramid = _pyramid(texture, smallest_mip_px)
+        pyramid, levels = [texture], uv.new_zeros(len(uv))
+    else:
+        pyramid = _pyramid(texture, smallest_mip_px)
+    sample_there = _sample_cpu if texture.device.type == "cpu" else _sample_torch
+    return sample_there(pyramid, uv, levels, repeat)
+
+
+def _sample_cpu(
+    pyramid: list[Tensor], uv: Float[Tensor, "points 2"], levels: Float[Tensor, " points"], repeat: bool
+) -> Float[Tensor, "points channels"]:
+    texels = torch.cat([picture.flatten(1) for picture in pyramid], dim=1).T
+    return _SampleCpu.apply(texels, [tuple(picture.shape[1:]) for picture in pyramid], uv, levels, repeat)
+
+
+class _SampleCpu(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, texels: Tensor, sizes_px: list[tuple[int, int]], uv: Tensor, levels: Tensor, repeat: bool
+    ) -> Tensor:
+        texels, uv, levels = texels.contiguous(), uv.contiguous(), levels.contiguous()
+        sizes = np.array(sizes_px, dtype=np.int64)
+        offsets = np.concatenate([[0], sizes.prod(1).cumsum()[:-1]])
+        ctx.sizes, ctx.repeat = np.concatenate([sizes, offsets[:, None]], axis=1), repeat
+        ctx.save_for_backward(texels, uv, levels)
+        out = torch.empty(len(uv), texels.shape[1])
+        arrays = (texels.numpy(), ctx.sizes, repeat, uv.numpy(), levels.numpy(), out.numpy())
+        kernels.over_points(kernels.sample_texture, len(uv), *arrays)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, None, Tensor | None, None, None]:
+        texels, uv, levels = ctx.saved_tensors
+        lookup = (ctx.sizes, ctx.repeat, uv.numpy(), levels.numpy(), grad_out.contiguous().numpy())
+        grad_texels = grad_uv = None
+        if ctx.needs_input_grad[0]:
+            grad_texels = torch.zeros_like(texels)
+            kernels.sample_texture_grad_texels(*lookup, grad_texels.numpy())
+        if ctx.needs_input_grad[2]:
+            grad_uv = torch.empty_like(uv)
+            kernels.over_points(kernels.sample_texture_grad_uv, len(uv), texels.numpy(), *lookup, grad_uv.numpy())
+        return grad_texels, None, grad_uv, None, None
+
+
+def _sample_torch(
+    pyramid: list[Tensor], uv: Float[Tensor, "points 2"], levels: Float[Tensor, " points"], repeat: bool
+) -> Float[Tensor, "points channels"]:
     levels = levels.clamp(0, len(pyramid) - 1)
-    out = texture.new_zeros(len(uv), len(texture))
+    out = uv.new_zeros(len(uv), len(pyramid[0]))
     for number, picture in enumerate(pyramid):
         weight = (1 - (levels - number).abs()).clamp(min=0)
         used = (weight > 0).nonzero().squeeze(1)
