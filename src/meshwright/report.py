@@ -124,7 +124,7 @@ def turntable(
             yield render(mesh, cameras[[i]], size_px, size_px).rgb[0]
             progress("turntable", (i + 1) / frames)
 
-    write_video(pictures(), path, fps=30)
+    write_video(pictures(), path, fps=30.0)
 
 
 def write_report(

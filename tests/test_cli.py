@@ -1,0 +1,272 @@
+"""The command line as a user meets it: results that hold, and one clear line for every mistake."""
+
+import errno
+import json
+import pickle
+import re
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from meshwright import Cameras, Mesh, load_views, reconstruct
+from meshwright.cli import main
+from meshwright.export import load_mesh
+from meshwright.flexicubes import grid, marching_cubes
+from meshwright.raster import render
+
+DEMO = Path(__file__).parents[1] / "examples" / "demo"
+
+
+@pytest.fixture(scope="session")
+def posed_folder(tmp_path_factory):
+    """Eight pictures of an off-centre egg, red on one side and blue on the other, with a transforms.json."""
+    points = grid(40, 2.0)
+    field = ((points - torch.tensor([0.1, 0.0, 0.2])) / torch.tensor([0.5, 0.4, 0.6])).norm(dim=1) - 1
+    egg = marching_cubes(field.reshape(41, 41, 41), scale=2.0)
+    red, blue = torch.tensor([0.8, 0.1, 0.1]), torch.tensor([0.1, 0.2, 0.9])
+    egg = egg.replace(vertex_colors=torch.where(egg.vertices[:, 1:2] > 0, red, blue))
+    elevations_deg = [20.0, -30.0, 50.0, -10.0, 5.0, 35.0, -55.0, 15.0]
+    cameras = Cameras.spherical([i * 137.0 for i in range(8)], elevations_deg, 4.0, 30.0)
+    rendered = render(egg, cameras, 96, 96, samples=4)
+    folder = tmp_path_factory.mktemp("egg")
+    frames = []
+    for i in range(8):
+        rgba = torch.cat([rendered.rgb[i], rendered.alpha[i]]).permute(1, 2, 0)
+        Image.fromarray((rgba.clamp(0, 1) * 255).round().byte().numpy()).save(folder / f"{i}.png")
+        frames.append({"file_path": f"{i}.png", "transform_matrix": cameras.T_world_camera[i].tolist()})
+    focal = 2 * np.arctan(0.5 / float(cameras.intrinsics[0, 0]))
+    (folder / "transforms.json").write_text(json.dumps({"camera_angle_x": focal, "frames": frames}))
+    return folder
+
+
+def run(monkeypatch, *arguments: object) -> int:
+    """Exit code of the command line, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["meshwright", *(str(argument) for argument in arguments)])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def test_reconstruct_writes_what_it_promises(monkeypatch, tmp_path, posed_folder):
+    out = tmp_path / "new" / "result"
+    code = run(
+        monkeypatch, "reconstruct", posed_folder, "--out", out, "--resolution", 64, "--format", "glb,obj,ply,stl"
+    )
+    assert code == 0
+    assert {p.name for p in out.iterdir()} == {
+        "mesh.glb", "mesh.obj", "mesh.ply", "mesh.stl", "preview.png", "report.json",
+    }  # fmt: skip
+    report = json.loads((out / "report.json").read_text())
+    assert report["mesh"]["watertight"] is True
+    assert report["mesh"]["components"] == 1
+    assert report["mean"]["silhouette_iou"] > 0.97
+    assert report["mean"]["psnr_db"] > 25
+    assert [stage["name"] for stage in report["stages"]][-1] == "files"
+    assert all(stage["seconds"] >= 0 and stage["peak_memory_mib"] > 0 for stage in report["stages"])
+    mesh = load_mesh(out / "mesh.glb")
+    assert len(mesh.faces) == report["mesh"]["triangles"]
+    # The hull holds the egg and little more, where the egg is.
+    assert torch.allclose(mesh.vertices.amax(0), torch.tensor([0.6, 0.4, 0.8]), atol=0.06)
+    assert torch.allclose(mesh.vertices.amin(0), torch.tensor([-0.4, -0.4, -0.4]), atol=0.06)
+
+
+def test_colours_land_on_the_right_side(posed_folder):
+    mesh = reconstruct(load_views(posed_folder), resolution=48)
+    assert mesh.vertex_colors is not None
+    left, right = mesh.vertices[:, 1] < -0.1, mesh.vertices[:, 1] > 0.1
+    assert (mesh.vertex_colors[left].mean(0) - torch.tensor([0.1, 0.2, 0.9])).abs().max() < 0.05
+    assert (mesh.vertex_colors[right].mean(0) - torch.tensor([0.8, 0.1, 0.1])).abs().max() < 0.05
+
+
+def test_the_same_seed_gives_the_same_file(monkeypatch, tmp_path, posed_folder):
+    for name in ("a", "b"):
+        assert run(monkeypatch, "reconstruct", posed_folder, "--out", tmp_path / name, "--resolution", 32) == 0
+    assert (tmp_path / "a" / "mesh.glb").read_bytes() == (tmp_path / "b" / "mesh.glb").read_bytes()
+
+
+def test_an_existing_folder_keeps_its_other_files(monkeypatch, tmp_path, posed_folder):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "mesh.glb").write_text("old")
+    assert run(monkeypatch, "reconstruct", posed_folder, "--out", tmp_path, "--resolution", 32) == 0
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "mesh.glb").read_bytes()[:4] == b"glTF"
+
+
+def test_turntable_turns_once(monkeypatch, tmp_path, posed_folder):
+    import av
+
+    arguments = ("reconstruct", posed_folder, "--out", tmp_path / "o", "--resolution", 32, "--turntable")
+    assert run(monkeypatch, *arguments) == 0
+    with av.open(str(tmp_path / "o" / "turntable.mp4")) as film:
+        frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
+    assert len(frames) == 90
+    middle = np.abs(frames[0].astype(int) - frames[45].astype(int)).mean()
+    last = np.abs(frames[0].astype(int) - frames[-1].astype(int)).mean()
+    assert last < middle  # after 89 of 90 steps it is nearly back where it began
+
+
+def test_info_says_what_was_recognised(monkeypatch, capsys, posed_folder):
+    assert run(monkeypatch, "info", posed_folder) == 0
+    text = capsys.readouterr().out
+    assert "8 views" in text
+    assert "96 x 96" in text
+    assert "30.0°" in text
+
+
+def test_doctor_names_versions_and_devices(monkeypatch, capsys):
+    assert run(monkeypatch, "doctor") == 0
+    text = capsys.readouterr().out
+    assert torch.__version__.split("+")[0] in text
+    assert "cpu" in text
+
+
+class _RunsCode:
+    def __reduce__(self):
+        return (Path.touch, (Path("pwned"),))
+
+
+def _png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    )
+
+
+def _transforms(folder: Path, posed: Path, change) -> Path:
+    """A copy of the posed folder whose transforms.json has been changed."""
+    for picture in posed.glob("*.png"):
+        (folder / picture.name).write_bytes(picture.read_bytes())
+    content = json.loads((posed / "transforms.json").read_text())
+    change(content)
+    (folder / "transforms.json").write_text(json.dumps(content))
+    return folder
+
+
+def _missing(folder, posed):
+    return folder / "nothing.mp4"
+
+
+def _empty_folder(folder, posed):
+    return folder
+
+
+def _truncated_mp4(folder, posed):
+    whole = (DEMO / "orbit.mp4").read_bytes()
+    (folder / "orbit.mp4").write_bytes(whole[: len(whole) // 2])
+    return folder / "orbit.mp4"
+
+
+def _one_pixel(folder, posed):
+    Image.new("RGB", (1, 1), "red").save(folder / "dot.png")
+    return folder / "dot.png"
+
+
+def _header_bomb(folder, posed):
+    (folder / "bomb.png").write_bytes(_png_header(20000, 20000))
+    return folder / "bomb.png"
+
+
+def _nan_matrix(folder, posed):
+    def change(content):
+        content["frames"][3]["transform_matrix"][0][0] = float("nan")
+
+    return _transforms(folder, posed, change)
+
+
+def _singular_matrix(folder, posed):
+    def change(content):
+        content["frames"][3]["transform_matrix"] = [[0.0] * 4] * 3 + [[0.0, 0.0, 0.0, 1.0]]
+
+    return _transforms(folder, posed, change)
+
+
+def _wrong_count(folder, posed):
+    def change(content):
+        content["frames"].append({**content["frames"][0], "file_path": "99.png"})
+
+    return _transforms(folder, posed, change)
+
+
+def _empty_alpha(folder, posed):
+    folder = _transforms(folder, posed, lambda content: None)
+    for picture in folder.glob("*.png"):
+        Image.new("RGBA", (96, 96), (255, 0, 0, 0)).save(picture)
+    return folder
+
+
+def _evil_pickle(folder, posed):
+    Image.open(posed / "0.png").save(folder / "000.png")
+    (folder / "meta.pkl").write_bytes(pickle.dumps(_RunsCode()))
+    return folder
+
+
+BAD_INPUTS = [
+    _missing, _empty_folder, _truncated_mp4, _one_pixel, _header_bomb, _nan_matrix, _singular_matrix, _wrong_count,
+    _empty_alpha, _evil_pickle,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", BAD_INPUTS, ids=lambda make: make.__name__.strip("_"))
+def test_bad_input_is_one_line_and_leaves_nothing(monkeypatch, capfd, tmp_path, posed_folder, make):
+    folder, out = tmp_path / "in", tmp_path / "deep" / "out"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = make(folder, posed_folder)
+    assert run(monkeypatch, "reconstruct", path, "--out", out) == 2
+    captured = capfd.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.strip()]
+    errors = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in lines]
+    assert sum(line.startswith("error: ") for line in errors) == 1, captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    assert {entry.name for entry in tmp_path.iterdir()} == {"in"}
+
+
+def test_an_output_folder_that_is_a_file_is_refused(monkeypatch, capfd, tmp_path, posed_folder):
+    (tmp_path / "out").write_text("mine")
+    assert run(monkeypatch, "reconstruct", posed_folder, "--out", tmp_path / "out") == 2
+    assert "error: " in capfd.readouterr().err
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_no_space_left_leaves_the_old_result(monkeypatch, capfd, tmp_path, posed_folder):
+    (tmp_path / "mesh.glb").write_text("old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Mesh, "save", full)
+    assert run(monkeypatch, "reconstruct", posed_folder, "--out", tmp_path, "--resolution", 32) == 2
+    assert "no space left on device" in capfd.readouterr().err.lower()
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("mesh.glb", "old")]
+
+
+@pytest.mark.parametrize("arguments", [("--format", "glb,fbx"), ("--device", "warp"), ("--device", "cuda:99")])
+def test_bad_settings_are_one_line(monkeypatch, capfd, tmp_path, posed_folder, arguments):
+    assert run(monkeypatch, "reconstruct", posed_folder, "--out", tmp_path / "o", *arguments) == 2
+    assert arguments[1] in capfd.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_installed_command_reports_mistakes_without_a_traceback(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "meshwright.cli", "reconstruct", "missing.mp4", "--out", str(tmp_path / "o")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().startswith("error: missing.mp4")
+    assert done.stdout == ""
