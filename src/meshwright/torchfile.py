@@ -81,7 +81,7 @@ def _check_archive(path: Path) -> None:
         raise _damaged(path, "its contents are compressed, which torch never does")
     if sum(record.file_size for record in records) > path.stat().st_size:
         raise _damaged(path, "it claims to hold more than it has bytes")
-    if any(record.file_size > _LARGEST_PICKLE for record in records if record.filename.endswith(".pkl")):
+    if any(record.file_size > _LARGEST_PICKLE for record in records if record.filename.casefold().endswith(".pkl")):
         raise _damaged(path, "its pickle is larger than any model needs")
 
 
