@@ -1,5 +1,6 @@
 # make demo    set up .venv and reconstruct the bundled orbit video into demo_out/
 # make test    set up .venv and run the tests
+# make test-slow  the slow ones
 # make check   lint, types and import directions
 # make help    this list
 #
@@ -29,7 +30,7 @@ test: .venv/.dev
 	$(BIN)/pytest -n 2
 
 test-slow: .venv/.dev
-	$(BIN)/pytest -m "not gpu and not mindspore"
+	$(BIN)/pytest -n 2 -m "slow"
 
 check: .venv/.dev
 	$(BIN)/ruff check .
