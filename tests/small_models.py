@@ -1,6 +1,7 @@
 """The two models at the small sizes for which golden numbers of the published code exist, and an object to see."""
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 from meshwright.field import MeshDecoder
 from meshwright.model import InstantMesh, InstantNeRF, ModelConfig, build_model
 
+Model = TypeVar("Model", bound=torch.nn.Module)
 GOLDEN_FOLDER = Path(__file__).parent / "golden"
 
 
@@ -43,7 +45,7 @@ def small_mesh() -> InstantMesh:
     return _load(InstantMesh(small_config("mesh")), "mesh")
 
 
-def _load(model, kind):
+def _load(model: Model, kind: str) -> Model:
     model.load_state_dict(load_file(GOLDEN_FOLDER / f"small_{kind}_weights.safetensors"))
     return model
 
@@ -51,8 +53,9 @@ def _load(model, kind):
 def ball(config: ModelConfig, centre: tuple[float, float, float], radius: float) -> tuple[InstantMesh, torch.Tensor]:
     """A mesh model with seeded weights and planes (3, channels, size, size) in which it sees a ball.
 
-    Channel 0 of planes 0 and 1 adds up to K - |p - centre|^2 (K keeps it positive, also where it fades out beyond the
-    planes), and the first unit of each layer of the sdf head passes it on: sdf = |p - centre|^2 - radius^2, up to the random rest of the head and the planes' texels.
+    Channel 0 of planes 0 and 1 adds up to K - |p - centre|^2, where K keeps it positive, also where it fades out beyond
+    the planes. The first unit of each layer of the sdf head passes it on: sdf = |p - centre|^2 - radius^2, up to the
+    random rest of the head and the planes' texels.
     """
     model = build_model(config)
     assert isinstance(model, InstantMesh)
@@ -70,12 +73,12 @@ def ball(config: ModelConfig, centre: tuple[float, float, float], radius: float)
 
 @torch.no_grad()
 def _pass_on_first_unit(decoder: MeshDecoder, channels: int, offset: float) -> None:
-    first, _, *hidden, last = decoder.net_sdf
+    first, *hidden, last = (layer for layer in decoder.net_sdf if isinstance(layer, torch.nn.Linear))
     first.weight[0] = 0
     first.weight[0, [0, channels]] = 1
-    for layer in hidden[::2]:
+    for layer in hidden:
         layer.weight[0] = 0
         layer.weight[0, 0] = 1
-    last.weight *= 1e-4
+    last.weight.mul_(1e-4)
     last.weight[0, 0] = -1
-    last.bias[0] = offset
+    last.bias.fill_(offset)

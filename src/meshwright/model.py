@@ -300,7 +300,8 @@ class InstantMesh(_Reconstructor):
 
 
 def _unravel(flat: Int[Tensor, " n"], side: int) -> Int[Tensor, "n 3"]:
-    return torch.stack(torch.unravel_index(flat, (side, side, side)), dim=1)
+    # torch.unravel_index does the same after 3 s of imports at its first call.
+    return torch.stack([flat // side**2, flat // side % side, flat % side], dim=1)
 
 
 def build_model(config: ModelConfig, seed: int = 0) -> InstantNeRF | InstantMesh:
