@@ -295,11 +295,12 @@ def test_rays_along_the_faces_hit_and_beside_them_miss():
     torch.testing.assert_close(far, torch.tensor([4.0, -2.0, 4.0, 1.0]))
 
 
-def test_the_field_is_asked_once_a_sample_and_only_on_rays_that_hit():
+def test_the_field_is_asked_once_a_sample_inside_the_box_and_only_on_rays_that_hit():
     asked = []
 
     def counting(points):
         asked.append(len(points))
+        assert points.abs().max() <= 1
         return waves(points)
 
     rays = Cameras.orbit(2, radius=6.0).rays(16, 16)
@@ -325,3 +326,9 @@ def test_checkpointing_changes_no_gradient():
 def test_too_few_samples_are_refused():
     with pytest.raises(InputError, match="samples_per_ray is 7"):
         render(waves, orbit_rays(), 7)
+
+
+def test_draws_for_other_rays_are_refused():
+    draws = Draws.random(5, 16, torch.Generator().manual_seed(0))
+    with pytest.raises(InputError, match="288 rays of 16 samples"):
+        render(waves, orbit_rays(), 16, draws)

@@ -5,11 +5,12 @@ field's densities and colours are blended along it (Mildenhall et al. 2020, arXi
 (where samples lie, how interval ends are averaged, the shifted bins of the second pass) are those of the published
 InstantMesh weights, which were trained with them.
 
-``distances`` are measured along unit rays. ``raw_density`` is the field's output before ``density_from_raw``.
+``distances`` are measured along unit rays. ``raw_density`` is the field's output before `density_from_raw`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,7 +24,6 @@ from meshwright.errors import InputError
 
 _BOX_HALF_SIDE = 1.0
 _BYTES_PER_POINT = 1024  # what a field may hold for one point: two layers of 64 numbers and what leads to them
-
 
 RadianceField = Callable[[Float[Tensor, "points 3"]], tuple[Float[Tensor, " points"], Float[Tensor, "points 3"]]]
 """World points to raw density and colour."""
@@ -95,15 +95,16 @@ def render(
 ) -> Rendering:
     """Render ``field`` along ``rays``: half of the samples evenly, half by importance.
 
-    Without ``draws`` the result is a fixed function of field and rays; ``Draws.random`` gives the noise that training
+    Without ``draws`` the result is a fixed function of field and rays; `Draws.random` gives the noise that training
     wants. A crop of a picture is a slice of its rays. All rays of one call share the clamp range of ``depth``; nothing
-    else depends on which rays are rendered together, nor on how the work is cut into chunks.
+    else depends on which rays are rendered together, nor on how the work is cut into chunks. The field is asked once a
+    sample, never outside the box, and not at all for rays that miss it.
 
     While gradients are recorded, ``checkpointing`` evaluates each chunk again in the backward pass rather than keeping
     its activations. ``rays_per_chunk`` bounds the memory; by default it follows from the device.
 
     Raises:
-        InputError: fewer than 8 samples a ray, too few for the second pass.
+        InputError: fewer than 8 samples a ray, too few for the second pass, or ``draws`` for other rays or samples.
     """
     if samples_per_ray < 8:
         raise InputError(f"samples_per_ray is {samples_per_ray}: half of them must make a histogram; use 8 or more")
@@ -111,6 +112,11 @@ def render(
     origins, directions = rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3)
     device = origins.device
     draws = draws or Draws.fixed(len(origins), samples_per_ray, device)
+    if draws.jitter.shape != (len(origins), samples_per_ray // 2):
+        raise InputError(
+            f"the draws are of shape {tuple(draws.jitter.shape)}, but {len(origins)} rays of {samples_per_ray} samples"
+            " are to be rendered; make them for these numbers"
+        )
 
     near, far = box_interval(origins, directions)
     hits = near <= far
@@ -120,13 +126,10 @@ def render(
 
     rays_per_chunk = rays_per_chunk or items_per_chunk(device, _BYTES_PER_POINT * samples_per_ray // 2)
     seen = hits.nonzero().squeeze(1)
-    keep_graph = torch.is_grad_enabled()
-    parts = []
-    for chunk in seen.split(rays_per_chunk):
-        if keep_graph and checkpointing:
-            parts.append(checkpoint(_march, field, every_ray[chunk], use_reentrant=False))
-        else:
-            parts.append(_march(field, every_ray[chunk]))
+    march = _march
+    if checkpointing and torch.is_grad_enabled():
+        march = partial(checkpoint, _march, use_reentrant=False)
+    parts = [march(field, every_ray[chunk]) for chunk in seen.split(rays_per_chunk)]
     rgb, depth, weight = (torch.cat(column) for column in zip(*parts, strict=True))
 
     # A missing ray's samples all lie outside the box, so its weights are exactly 0.
@@ -172,7 +175,8 @@ def interval_weights(
     """How much of what a ray sees lies in each interval between its sorted samples.
 
     The density of an interval comes from the mean of its ends' raw densities. Light that reaches interval k is
-    exp(-sum of density times length before it): the product of all (1 - alpha) without its cancellation (Max 1995).
+    exp(-sum of density times length before it): the product of all (1 - alpha) without its cancellation (Max 1995,
+    "Optical models for direct volume rendering").
     """
     density = density_from_raw((raw_density[:, 1:] + raw_density[:, :-1]) / 2)
     thickness = density * distances.diff(dim=1)
@@ -219,10 +223,7 @@ def _march(
     # An interval has the mean colour of its ends, so a sample's colour counts with half the weight of either side.
     # Weights go back to the samples' own order, which is a third of the work of sorting the colours.
     share = torch.zeros_like(distances).scatter(1, order, (pad(weights, (1, 0)) + pad(weights, (0, 1))) / 2)
-    half = even.shape[1]
-    rgb = torch.einsum("rs,rsc->rc", share[:, :half], even_rgb) + torch.einsum(
-        "rs,rsc->rc", share[:, half:], further_rgb
-    )
+    rgb = torch.einsum("rs,rsc->rc", share, torch.cat([even_rgb, further_rgb], dim=1))
     weight = weights.sum(1)
     return rgb + (1 - weight)[:, None], depth, weight
 
