@@ -24,7 +24,7 @@ help:
 	@touch .venv/.core $@
 
 demo: .venv/.core
-	$(BIN)/meshwright reconstruct examples/demo/orbit.mp4 --elevation 20 --out demo_out --turntable
+	$(BIN)/meshwright reconstruct examples/demo/orbit.mp4 --out demo_out --turntable
 
 test: .venv/.dev
 	$(BIN)/pytest -n 2

@@ -17,6 +17,7 @@ from meshwright.errors import InputError
 
 if TYPE_CHECKING:  # torch takes seconds to import: --help and usage errors should not wait for it
     from meshwright.mesh import Mesh
+    from meshwright.progress import Progress as ReportsProgress
     from meshwright.report import Stage, ViewScore
     from meshwright.views import Views
 
@@ -64,7 +65,13 @@ InputPath = Annotated[
     ),
 ]
 RigOption = Annotated[Rig, typer.Option(help="Which cameras took the pictures; auto decides by what INPUT is.")]
-ElevationOption = Annotated[float, typer.Option(help="Degrees of an orbit's cameras above the horizon.")]
+ElevationOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Degrees of an orbit's cameras above the horizon.",
+        show_default="read off the pictures with --rig auto, else 0",
+    ),
+]
 FovOption = Annotated[
     float | None, typer.Option(help="Vertical field of view in degrees.", show_default="the rig's own")
 ]
@@ -103,7 +110,7 @@ def reconstruct(
     input_path: InputPath,
     out: Annotated[Path, typer.Option(help="Folder for the results; made when missing.", show_default=False)],
     rig: RigOption = Rig.auto,
-    elevation: ElevationOption = 0.0,
+    elevation: ElevationOption = None,
     fov: FovOption = None,
     radius: RadiusOption = None,
     clockwise: ClockwiseOption = False,
@@ -124,7 +131,6 @@ def reconstruct(
     from meshwright.files import atomic_directory
     from meshwright.images import write_image
     from meshwright.reconstruct import reconstruct as run
-    from meshwright.views import load_views
 
     settings = {
         "input": str(input_path), "rig": rig.value, "elevation_deg": elevation, "fov_deg": fov, "radius": radius,
@@ -134,10 +140,7 @@ def reconstruct(
     }  # fmt: skip
     with atomic_directory(out) as folder, _progress_bars() as bars:
         clock = report.StageClock(bars)
-        views = load_views(
-            input_path, rig.value, elevation_deg=elevation, fov_deg=fov, radius=radius, clockwise=clockwise,
-            background=background.value, masks=masks, max_size_px=max_size, progress=clock,
-        )  # fmt: skip
+        views = _load_views(input_path, rig, elevation, fov, radius, clockwise, background, masks, max_size, clock)
         mesh = run(views, resolution=resolution, surface=surface.value, device=device, seed=seed, progress=clock)
         clock("files", 0.0)
         for suffix in chosen:
@@ -155,7 +158,7 @@ def reconstruct(
 def info(
     input_path: InputPath,
     rig: RigOption = Rig.auto,
-    elevation: ElevationOption = 0.0,
+    elevation: ElevationOption = None,
     fov: FovOption = None,
     radius: RadiusOption = None,
     clockwise: ClockwiseOption = False,
@@ -164,13 +167,8 @@ def info(
     max_size: MaxSizeOption = 1024,
 ) -> None:
     """Say what INPUT was recognised as, without reconstructing it."""
-    from meshwright.views import load_views
-
     with _progress_bars() as bars:
-        views = load_views(
-            input_path, rig.value, elevation_deg=elevation, fov_deg=fov, radius=radius, clockwise=clockwise,
-            background=background.value, masks=masks, max_size_px=max_size, progress=bars,
-        )  # fmt: skip
+        views = _load_views(input_path, rig, elevation, fov, radius, clockwise, background, masks, max_size, bars)
     out = Console()
     out.print(f"{input_path}: {len(views)} views, rig {views.rig}", highlight=False)
     for assumption in views.assumptions:
@@ -209,6 +207,31 @@ def doctor() -> None:
         present = importlib.util.find_spec(module) is not None
         table.add_row(f"extra {extra}", "installed" if present else f"missing: pip install 'meshwright[{extra}]'")
     out.print(table)
+
+
+def _load_views(
+    path: Path,
+    rig: Rig,
+    elevation_deg: float | None,
+    fov_deg: float | None,
+    radius: float | None,
+    clockwise: bool,
+    background: Background,
+    masks: Path | None,
+    max_size_px: int,
+    progress: "ReportsProgress",
+) -> "Views":
+    """Views as the options say; what no option says of an orbit is read off its pictures."""
+    from meshwright.orbit import estimate_orbit
+    from meshwright.views import load_views
+
+    views = load_views(
+        path, rig.value, elevation_deg=elevation_deg or 0.0, fov_deg=fov_deg, radius=radius, clockwise=clockwise,
+        background=background.value, masks=masks, max_size_px=max_size_px, progress=progress,
+    )  # fmt: skip
+    if rig is Rig.auto and views.rig in (Rig.sv3d, Rig.orbit) and elevation_deg is None and not clockwise:
+        views = estimate_orbit(views, progress)
+    return views
 
 
 def _formats(text: str) -> list[str]:
