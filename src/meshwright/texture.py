@@ -1,16 +1,18 @@
 """Colour for meshes, out of the pictures."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import grid_sample, max_pool2d, normalize
+from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d, normalize
 
 from meshwright.mesh import Mesh
 from meshwright.progress import Progress, silent
 from meshwright.raster import rasterize
 from meshwright.views import Views
 
-_SHARPNESS = 8  # power of a view's quality in the blend: the best view dominates, and hands over smoothly
+SHARPNESS = 8  # power of a view's quality in the blend: the best view dominates, and hands over smoothly
 _GRAZING_COS = 0.1  # surface seen at a flatter angle than this is not seen
 _EDGE_PX = 2  # this near to an outline the picture may hold background
 _EDGE_QUALITY = 0.2  # what is left of the quality there, and at the edge of something that stands in front
@@ -22,65 +24,79 @@ _RELAXATIONS = 100  # averaging steps that smooth the colours of what no view se
 def color_vertices(mesh: Mesh, views: Views, progress: Progress = silent) -> Mesh:
     """The mesh with ``vertex_colors`` (sRGB) taken from the views that see each vertex.
 
-    A view counts by the cosine between the surface and the line of sight, less at outlines and where something
-    stands in front, and by how well the mesh fills its silhouette. Vertices that no view sees are filled in from
-    their neighbours over the surface. Colours are blended as they are encoded: one view dominates nearly
-    everywhere, so linear light would change little (measured: less than 0.01 dB).
+    A view counts by the cosine between the surface and the line of sight and by how large it shows the surface, less
+    at outlines and where something stands in front, and by how well the mesh fills its silhouette. Vertices that no
+    view sees are filled in from their neighbours over the surface. Colours are blended as they are encoded: one view
+    dominates nearly everywhere, so linear light would change little (measured: less than 0.01 dB).
     """
     normals = mesh.vertex_normals()
     total = torch.zeros_like(mesh.vertices)
     weight = torch.zeros_like(mesh.vertices[:, :1])
     for i in range(len(views)):
-        colors, quality = _look(mesh, normals, views[[i]])
-        share = quality[:, None] ** _SHARPNESS
+        colors, quality = Sight.of(mesh, views[[i]]).look(mesh.vertices, normals)
+        share = quality[:, None] ** SHARPNESS
         total += share * colors
         weight += share
         progress("colour", (i + 1) / len(views))
     seen = weight[:, 0] > 0
     colors = torch.where(seen[:, None], total / weight.clamp(min=torch.finfo(weight.dtype).tiny), 0)
-    return mesh.replace(vertex_colors=_spread(mesh, colors, seen).clamp(0, 1))
+    return mesh.replace(vertex_colors=spread_colors(mesh, colors, seen).clamp(0, 1))
 
 
-def _look(
-    mesh: Mesh, normals: Float[Tensor, "vertices 3"], view: Views
-) -> tuple[Float[Tensor, "vertices 3"], Float[Tensor, " vertices"]]:
-    """Colour of each vertex in one view, and how good that is: 0 (not seen) to 1."""
-    uv, depth_z = (value[0] for value in view.cameras.project(mesh.vertices))
-    in_picture = (depth_z > 0) & (uv >= 0).all(1) & (uv * _canvas_px(view) <= view.sizes_px[0].flip(0)).all(1)
-    cos = (normals * normalize(view.cameras.positions - mesh.vertices, dim=1)).sum(1)
-    unoccluded, overlap = _visibility(mesh, view, uv, depth_z, cos)
-    # Bilinear lookup of colour times coverage: divided by the coverage, it is free of the white background.
-    alpha_around = -max_pool2d(-view.alpha, 2 * _EDGE_PX + 1, stride=1, padding=_EDGE_PX)
-    covered = torch.cat([view.images - (1 - view.alpha), view.alpha, alpha_around], dim=1)
-    premultiplied, alpha, clear_of_outline = _lookup(covered, uv).split([3, 1, 1], dim=1)
-    quality = cos * unoccluded * clear_of_outline[:, 0].clamp(_EDGE_QUALITY, 1) * overlap
-    usable = in_picture & (cos > _GRAZING_COS) & (alpha[:, 0] > 0.5)
-    return (premultiplied / alpha.clamp(min=0.5)).clamp(0, 1), torch.where(usable, quality, 0)
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """What one view sees of a mesh.
 
+    ``nearest_z``: depth along the viewing axis of the nearest surface, and of the nearest in the pixels around, at
+    ``finer`` samples a pixel side; infinite where there is none. ``overlap``: the IoU of the mesh with the silhouette.
+    """
 
-def _visibility(
-    mesh: Mesh,
-    view: Views,
-    uv: Float[Tensor, "vertices 2"],
-    depth_z: Float[Tensor, " vertices"],
-    cos: Float[Tensor, " vertices"],
-) -> tuple[Float[Tensor, " vertices"], Float[Tensor, ""]]:
-    """1 for vertices in plain view, `_EDGE_QUALITY` beside something in front, 0 behind it; and the silhouette IoU."""
-    height, width = view.images.shape[2:]
-    finer = -(-_VISIBILITY_PX // max(height, width))
-    fragments = rasterize(mesh.vertices, mesh.faces, view.cameras, height * finer, width * finer)
-    occluder = torch.where(fragments.face_ids >= 0, fragments.depth_z, torch.inf)[:, None]
-    nearest_around = -max_pool2d(-occluder, 2 * finer + 1, stride=1, padding=finer)
-    depths = _lookup(torch.cat([occluder, nearest_around], dim=1), uv, mode="nearest")
-    pixel = depth_z / (view.cameras.intrinsics[0, 1] * height * finer)
-    slope = (1 - cos * cos).clamp(min=0).sqrt() / cos.clamp(min=_GRAZING_COS)
-    behind = depth_z[:, None] - depths
-    hidden = behind[:, 0] > pixel * _DEPTH_SLACK_PX * (1 + slope)
-    beside = behind[:, 1] > pixel * (finer + 1) * _DEPTH_SLACK_PX * (1 + slope)
-    mask = torch.nn.functional.avg_pool2d((fragments.face_ids >= 0)[:, None].float(), finer) >= 0.5
-    silhouette = view.alpha >= 0.5
-    overlap = (mask & silhouette & (view.seen > 0)).sum() / ((mask | silhouette) & (view.seen > 0)).sum().clamp(min=1)
-    return torch.where(hidden, 0.0, torch.where(beside, _EDGE_QUALITY, 1.0)), overlap
+    view: Views
+    nearest_z: Float[Tensor, "1 2 samples_high samples_wide"]
+    finer: int
+    overlap: Float[Tensor, ""]
+
+    @classmethod
+    def of(cls, mesh: Mesh, view: Views) -> "Sight":
+        height, width = view.images.shape[2:]
+        finer = -(-_VISIBILITY_PX // max(height, width))
+        fragments = rasterize(mesh.vertices, mesh.faces, view.cameras, height * finer, width * finer)
+        occluder = torch.where(fragments.face_ids >= 0, fragments.depth_z, torch.inf)[:, None]
+        nearest_around = -max_pool2d(-occluder, 2 * finer + 1, stride=1, padding=finer)
+        mask = avg_pool2d((fragments.face_ids >= 0)[:, None].float(), finer) >= 0.5
+        silhouette = view.alpha >= 0.5
+        intersection = (mask & silhouette & (view.seen > 0)).sum()
+        union = ((mask | silhouette) & (view.seen > 0)).sum()
+        return cls(view, torch.cat([occluder, nearest_around], dim=1), finer, intersection / union.clamp(min=1))
+
+    def look(
+        self, points: Float[Tensor, "points 3"], normals: Float[Tensor, "points 3"]
+    ) -> tuple[Float[Tensor, "points 3"], Float[Tensor, " points"]]:
+        """Colour (sRGB) of points of the surface, and how well they are seen: 0 is not at all."""
+        view = self.view
+        uv, depth_z = (value[0] for value in view.cameras.project(points))
+        in_picture = (depth_z > 0) & (uv >= 0).all(1) & (uv * _canvas_px(view) <= view.sizes_px[0].flip(0)).all(1)
+        cos = (normals * normalize(view.cameras.positions - points, dim=1)).sum(1)
+        # Bilinear lookup of colour times coverage: divided by the coverage, it is free of the white background.
+        alpha_around = -max_pool2d(-view.alpha, 2 * _EDGE_PX + 1, stride=1, padding=_EDGE_PX)
+        covered = torch.cat([view.images - (1 - view.alpha), view.alpha, alpha_around], dim=1)
+        premultiplied, alpha, clear_of_outline = look_up(covered, uv).split([3, 1, 1], dim=1)
+        quality = cos * self._unoccluded(uv, depth_z, cos) * clear_of_outline[:, 0].clamp(_EDGE_QUALITY, 1)
+        magnification = view.cameras.intrinsics[0, 1] / depth_z
+        usable = in_picture & (cos > _GRAZING_COS) & (alpha[:, 0] > 0.5)
+        quality = torch.where(usable, quality * magnification * self.overlap, 0)
+        return (premultiplied / alpha.clamp(min=0.5)).clamp(0, 1), quality
+
+    def _unoccluded(
+        self, uv: Float[Tensor, "points 2"], depth_z: Float[Tensor, " points"], cos: Float[Tensor, " points"]
+    ) -> Float[Tensor, " points"]:
+        """1 for points in plain view, `_EDGE_QUALITY` beside something in front, 0 behind it."""
+        behind = depth_z[:, None] - look_up(self.nearest_z, uv, mode="nearest")
+        pixel = depth_z / (self.view.cameras.intrinsics[0, 1] * self.nearest_z.shape[2])
+        slope = (1 - cos * cos).clamp(min=0).sqrt() / cos.clamp(min=_GRAZING_COS)
+        hidden = behind[:, 0] > pixel * _DEPTH_SLACK_PX * (1 + slope)
+        beside = behind[:, 1] > pixel * (self.finer + 1) * _DEPTH_SLACK_PX * (1 + slope)
+        return torch.where(hidden, 0.0, torch.where(beside, _EDGE_QUALITY, 1.0))
 
 
 def _canvas_px(view: Views) -> Float[Tensor, "2"]:
@@ -88,17 +104,18 @@ def _canvas_px(view: Views) -> Float[Tensor, "2"]:
     return torch.tensor([width, height]).to(view.images)
 
 
-def _lookup(
-    picture: Float[Tensor, "1 channels height width"], uv: Float[Tensor, "vertices 2"], mode: str = "bilinear"
-) -> Float[Tensor, "vertices channels"]:
+def look_up(
+    picture: Float[Tensor, "1 channels height width"], uv: Float[Tensor, "points 2"], mode: str = "bilinear"
+) -> Float[Tensor, "points channels"]:
+    """A picture's values at picture coordinates ``uv``; its border goes on outside."""
     lookup = (uv.nan_to_num() * 2 - 1)[None, None]
     return grid_sample(picture, lookup, mode=mode, padding_mode="border", align_corners=False)[0, :, 0].T
 
 
-def _spread(
+def spread_colors(
     mesh: Mesh, colors: Float[Tensor, "vertices 3"], seen: Bool[Tensor, " vertices"]
 ) -> Float[Tensor, "vertices 3"]:
-    """Colours for unseen vertices: from the seen ones inwards ring by ring, then averaged with their neighbours.
+    """Colours with the unseen vertices filled in: from the seen ones inwards ring by ring, then averaged with their neighbours.
 
     Parts of the mesh that nobody sees take the mean colour.
     """
