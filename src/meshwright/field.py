@@ -94,7 +94,12 @@ class GridField:
 
     def everywhere(self) -> Float[Tensor, "x y z"]:
         """The head's first output at all grid points."""
-        return torch.cat(self._evaluate(lambda slab: self._slab(slab)[..., 0], self._slabs()))
+        if torch.is_grad_enabled():
+            return torch.cat(self._evaluate(lambda slab: self._slab(slab)[..., 0], self._slabs()))
+        # Into one array: small results kept between large buffers would scatter the heap over hundreds of megabytes.
+        out = self._hidden.xy.new_empty(self._shape)
+        self._evaluate(lambda slab: out[slab.start : slab.stop].copy_(self._slab(slab)[..., 0]), self._slabs())
+        return out
 
     def mean_square(self) -> Float[Tensor, ""]:
         """Mean of the squares of all outputs at all grid points."""

@@ -26,7 +26,10 @@ from meshwright.volume import RadianceField, density_from_raw
 _CUBE_WEIGHT_FACTOR = 0.1  # of the weight head's output
 _DEFORMATION_DIVISOR = 4.0  # grid points move by at most this part of 1 / grid_res world units
 
-_LARGEST_SIZE = 1 << 15  # of any whole number in a config, so that a hostile one cannot ask for terabytes
+# Of whole numbers in a config, so that a hostile one cannot ask for days or terabytes.
+_LARGEST_SIZE = 1 << 15
+_LARGEST_LAYERS = 256
+_LARGEST_RESOLUTION = 1024
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,11 @@ class ModelConfig:
             InputError: not JSON, an unknown or missing name, or a value that cannot make a model.
         """
         try:
-            values = dict(json.loads(text))
-        except (ValueError, TypeError, RecursionError):
-            raise InputError("model config: not a JSON object; write it with ModelConfig.to_json") from None
+            values = json.loads(text)
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict):
+            raise InputError("model config: not a JSON object; write it with ModelConfig.to_json")
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         fields = {field.name: field.type for field in dataclasses.fields(cls)}
         if unknown := sorted(values.keys() - fields.keys()):
@@ -100,8 +105,9 @@ def _check_value(name: str, kind: object, value: object) -> None:
     if kind is str:
         good, wanted = isinstance(value, str), "given as text"
     elif kind is int:
-        good = type(value) is int and 1 <= value <= _LARGEST_SIZE
-        wanted = f"a whole number from 1 to {_LARGEST_SIZE}"
+        largest = _LARGEST_LAYERS if name.endswith("_layers") else _LARGEST_SIZE
+        largest = _LARGEST_RESOLUTION if name in ("grid_res", "mesh_resolution") else largest
+        good, wanted = type(value) is int and 1 <= value <= largest, f"a whole number from 1 to {largest}"
     elif kind is float:
         good, wanted = _is_positive(value), "a positive decimal number such as 2.0"
     else:
