@@ -1,4 +1,4 @@
-"""The command line: meshwright reconstruct | info | doctor."""
+"""The command line: meshwright reconstruct | info | convert | doctor."""
 
 import contextlib
 import enum
@@ -88,6 +88,18 @@ BackgroundOption = Annotated[
 MasksOption = Annotated[
     Path | None, typer.Option(help="Folder of masks, white on the object, named like the pictures.", show_default=False)
 ]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        help="none (shape from the silhouettes), a preset (instant-mesh-large, ...; downloaded), or a weights file."
+    ),
+]
+ModelDirOption = Annotated[
+    Path | None, typer.Option(help="Folder that is searched for weights first.", show_default=False)
+]
+RevisionOption = Annotated[
+    str | None, typer.Option(help="Commit or tag of the weights on the hub.", show_default="newest")
+]
 MaxSizeOption = Annotated[
     int, typer.Option(min=16, max=8192, help="Make larger pictures smaller, to this many pixels.")
 ]
@@ -118,7 +130,12 @@ def reconstruct(
     masks: MasksOption = None,
     max_size: MaxSizeOption = 1024,
     formats: Annotated[str, typer.Option("--format", help="Any of glb,obj,ply,stl, separated by commas.")] = "glb",
-    resolution: Annotated[int, typer.Option(min=16, max=512, help="Cells along the longest side of the grid.")] = 128,
+    model: ModelOption = "none",
+    model_dir: ModelDirOption = None,
+    revision: RevisionOption = None,
+    resolution: Annotated[
+        int, typer.Option(min=16, max=512, help="Cells along the hull's longest side; models have their own grid.")
+    ] = 128,
     surface: Annotated[Surface, typer.Option(help="How the surface is taken out of the grid.")] = Surface.flexicubes,
     turntable: Annotated[bool, typer.Option("--turntable", help="Also write turntable.mp4.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or npu.")] = "auto",
@@ -131,17 +148,21 @@ def reconstruct(
     from meshwright.files import atomic_directory
     from meshwright.images import write_image
     from meshwright.reconstruct import reconstruct as run
+    from meshwright.weights import load_model
 
     settings = {
         "input": str(input_path), "rig": rig.value, "elevation_deg": elevation, "fov_deg": fov, "radius": radius,
         "clockwise": clockwise, "background": background.value, "masks": None if masks is None else str(masks),
-        "max_size_px": max_size, "resolution": resolution, "surface": surface.value,
+        "max_size_px": max_size, "model": model, "resolution": resolution, "surface": surface.value,
         "device": str(resolve_device(device)), "seed": seed,
     }  # fmt: skip
     with atomic_directory(out) as folder, _progress_bars() as bars:
         clock = report.StageClock(bars)
         views = _load_views(input_path, rig, elevation, fov, radius, clockwise, background, masks, max_size, clock)
-        mesh = run(views, resolution=resolution, surface=surface.value, device=device, seed=seed, progress=clock)
+        loaded = None if model == "none" else load_model(
+            model, model_dir=model_dir, revision=revision, device=device, progress=clock
+        )  # fmt: skip
+        mesh = run(views, model=loaded, resolution=resolution, surface=surface.value, device=device, progress=clock)
         clock("files", 0.0)
         for suffix in chosen:
             mesh.save(folder / f"mesh.{suffix}")
@@ -185,6 +206,34 @@ def info(
             f"{fov_deg:.1f}°", f"{coverage:.1%}",
         )  # fmt: skip
     out.print(table)
+
+
+class Dtype(enum.StrEnum):
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A weights file of any known form, or a known name.")],
+    destination: Annotated[
+        Path, typer.Argument(metavar="DST", help=".safetensors for meshwright, .ckpt for MindSpore.")
+    ],
+    dtype: Annotated[Dtype | None, typer.Option(help="Number format.", show_default="as in SRC")] = None,
+    mindspore: Annotated[bool, typer.Option("--mindspore", help="MindSpore's names in a .safetensors too.")] = False,
+    model_dir: ModelDirOption = None,
+    revision: RevisionOption = None,
+) -> None:
+    """Convert model weights: published, DINO, OpenLRM and MindSpore files to safetensors or MindSpore."""
+    from meshwright import weights
+
+    with _progress_bars() as bars:
+        done = weights.convert(
+            source, destination, dtype=None if dtype is None else weights.DTYPES[dtype.value], mindspore=mindspore,
+            model_dir=model_dir, revision=revision, progress=bars,
+        )  # fmt: skip
+    Console().print(f"{done.source} -> {done.destination}: {done.tensors} tensors", markup=False, highlight=False)
 
 
 @app.command()

@@ -1,0 +1,114 @@
+"""The road with a model: the published models see what the views show, where the views show it."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from meshwright import Cameras, InputError, Views, reconstruct
+from meshwright.cli import main
+from meshwright.export import load_mesh
+from meshwright.model import InstantNeRF
+from meshwright.reconstruct import model_mesh
+from meshwright.weights import save_model
+from small_models import golden, small_mesh, small_nerf
+
+
+def golden_views(height: int = 320, width: int = 320) -> Views:
+    """The pictures of the golden numbers, enlarged, on the rig that they belong to."""
+    images = golden("small_mesh")["images"][0]
+    images = torch.nn.functional.interpolate(images, (height, width), mode="nearest")
+    return Views(
+        images=images,
+        alpha=torch.ones(6, 1, height, width),
+        cameras=Cameras.zero123plus(),
+        sizes_px=torch.tensor([[height, width]] * 6),
+        names=tuple(f"{i}" for i in range(6)),
+    )
+
+
+@torch.no_grad()
+def test_the_model_gets_pictures_and_cameras_as_it_was_trained_on_them():
+    views, model = golden_views(), small_mesh()
+    mesh = model_mesh(model, views)
+    triplane = model.planes(views.images[None], golden("small_mesh")["cameras"])
+    expected = model.extract_mesh(triplane)[0]
+    torch.testing.assert_close(mesh.vertices, expected.vertices, atol=1e-4, rtol=0)
+    assert torch.equal(mesh.faces, expected.faces)
+
+
+def test_a_wide_picture_is_squared_without_moving_its_cameras():
+    """The same scene on a canvas with white to the right gives the model the same rays through the same colours."""
+    from meshwright.reconstruct import _model_input
+
+    square = golden_views()
+    images = torch.nn.functional.pad(square.images, (0, 0, 0, 80), value=1.0)
+    intrinsics = square.cameras.intrinsics * torch.tensor([1.0, 320 / 400, 1.0, 320 / 400])
+    tall = Views(
+        images=images,
+        alpha=torch.ones(6, 1, 400, 320),
+        cameras=Cameras(square.cameras.T_world_camera, intrinsics),
+        sizes_px=torch.tensor([[320, 320]] * 6),
+        names=square.names,
+    )
+    pictures, embedding = _model_input(tall)
+    assert pictures.shape == (6, 3, 320, 320)
+    torch.testing.assert_close(embedding[:, :12], square.cameras.embedding()[:, :12])
+    torch.testing.assert_close(embedding[:, 12:], square.cameras.intrinsics * 320 / 400)
+    reference = torch.nn.functional.interpolate(square.images, (256, 256), mode="area")
+    inner = pictures[:, :, 8:248, 8:248] - reference[:, :, 8:248, 8:248]
+    assert inner.abs().mean() < 0.02
+
+
+def test_a_field_without_density_is_one_clear_error():
+    model = small_nerf()
+    with torch.no_grad():
+        model.decoder.net[6].bias[0] -= 1000.0
+    assert isinstance(model, InstantNeRF)
+    with pytest.raises(InputError, match="sees no object"):
+        reconstruct(golden_views(), model=model, device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["nerf", "mesh"])
+def test_the_command_line_runs_a_model_from_its_file(monkeypatch, tmp_path, kind):
+    model = small_nerf() if kind == "nerf" else small_mesh()
+    save_model(model, tmp_path / "model.safetensors")
+    views, folder = golden_views(), tmp_path / "in"
+    folder.mkdir()
+    frames = []
+    for i, image in enumerate(views.images):
+        rgba = torch.cat([image, (image.mean(0, keepdim=True) < 0.999).float()])
+        Image.fromarray((rgba.permute(1, 2, 0) * 255).byte().numpy()).save(folder / f"{i}.png")
+        matrix = views.cameras.T_world_camera[i].tolist()
+        frames.append({"file_path": f"{i}.png", "transform_matrix": matrix})
+    (folder / "transforms.json").write_text(json.dumps({"camera_angle_x": float(np.radians(30)), "frames": frames}))
+    arguments = ["reconstruct", folder, "--out", tmp_path / "out", "--model", tmp_path / "model.safetensors"]
+    monkeypatch.setattr(sys, "argv", ["meshwright", *(str(argument) for argument in arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    mesh = load_mesh(tmp_path / "out" / "mesh.glb")
+    assert len(mesh.faces) > 500
+    assert mesh.vertices.abs().max() < 1.1
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("instant-mesh-large", "--model none"), ("instant-mesh-huge", "instant-mesh-large")]
+)
+def test_a_model_that_cannot_be_had_is_one_line(monkeypatch, capfd, tmp_path, name, remedy):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    posed = Path(__file__).parents[1] / "examples" / "demo" / "posed"
+    arguments = ["reconstruct", posed, "--out", tmp_path / "o", "--model", name]
+    monkeypatch.setattr(sys, "argv", ["meshwright", *(str(argument) for argument in arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert name in line
+    assert remedy in line
+    assert not (tmp_path / "o").exists()
