@@ -85,7 +85,9 @@ def main() -> None:
     report("  edge_partners", lambda: edge_partners(mesh.faces), arguments.repeats)
     vertices = mesh.vertices.clone().requires_grad_()
     colors = torch.rand(len(vertices), 3, generator=torch.Generator().manual_seed(1)).to(vertices).requires_grad_()
-    assert mesh.texture is not None and mesh.uv is not None and mesh.uv_faces is not None
+    assert mesh.texture is not None
+    assert mesh.uv is not None
+    assert mesh.uv_faces is not None
     uv, uv_faces, texture = mesh.uv, mesh.uv_faces, mesh.texture.clone().requires_grad_()
     fragments = rasterize(vertices, mesh.faces, cameras, 320, 320)
     report("  rasterize", lambda: rasterize(vertices, mesh.faces, cameras, 320, 320), arguments.repeats)

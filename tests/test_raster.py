@@ -128,7 +128,7 @@ def test_a_triangulated_disc_covers_every_pixel_once(step):
     """Corners lie on pixel centres and pixel corners (half pixels), and between (quarter pixels)."""
     size = 32
     generator = np.random.default_rng(step)
-    points = np.unique(generator.integers(0, size * step, (160, 2)), axis=0) / step
+    points = np.unique(generator.integers(0, size * step, (120, 2)), axis=0) / step
     points = points[np.hypot(*(points - size / 2).T) <= 14]
     triangles = Delaunay(points).simplices
     vertices = on_picture(points, size)
@@ -246,6 +246,14 @@ def test_faces_that_cannot_be_drawn_are_left_out(monkeypatch):
     assert empty.face_ids.eq(-1).all()
 
 
+def test_a_face_that_names_a_missing_vertex_is_refused():
+    vertices, faces = soup(0, 3)
+    for wrong in (9, -1):
+        faces[1, 2] = wrong
+        with pytest.raises(IndexError, match="there are 9 points"):
+            rasterize(vertices, faces, Cameras.orbit(1), 8, 8)
+
+
 def test_slivers_seen_edge_on_stay_within_their_corners():
     """A ribbon whose rounded width is not its true one must not throw depths or weights beyond its corners."""
     generator = np.random.default_rng(11)
@@ -330,6 +338,8 @@ def test_a_minified_texture_is_averaged_but_a_palette_is_not():
     uv = torch.full((4, 2), 0.5 / 16)
     levels = torch.tensor([0.0, 1.0, 3.0, 9.0])
     assert torch.equal(sample_texture(palette, uv, levels), sample_texture(palette, uv))
+    strange = torch.tensor([float("nan"), float("inf"), -float("inf"), 1e30])
+    assert sample_texture(texture, strange[:, None].expand(4, 2), strange).shape == (4, 3)  # and no crash
 
 
 def test_lookup_between_levels_is_their_blend():

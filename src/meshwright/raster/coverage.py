@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from meshwright.cameras import Cameras
 from meshwright.raster import kernels
-from meshwright.raster.kernels import NEAR_Z, OUTSIDE, SUBPIXEL_BITS
+from meshwright.raster.kernels import GUARD_PX, NEAR_Z, OUTSIDE, SUBPIXEL_BITS
 
-_GUARD_PX = 2**17  # how far from the picture's corner rounded coordinates may lie; products stay below 2^62
 _CANDIDATES_AT_ONCE = 1 << 21  # pixels of bounding boxes looked at together by the torch path: about 400 MB
+_NOTHING = 2**63 - 1  # the packed (depth_z, face) of a pixel that no face covers
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,9 @@ def rasterize(
     The result does not depend on the number of threads, and is the same on all devices but for rounding in the
     projection. Barycentrics, depth_z and projected carry gradients to vertices and cameras. Parts nearer to the
     camera plane than 0.001 are not seen. Vertices that are not finite take their faces with them.
+
+    Raises:
+        IndexError: a face names a vertex that does not exist.
     """
     # Rounding to 1/4096 pixel asks for more than float32; MPS has nothing better.
     dtype = torch.float32 if vertices.device.type == "mps" else torch.float64
@@ -61,13 +65,13 @@ def rasterize(
     cameras_px = Cameras(cameras.T_world_camera, cameras.intrinsics * size_px)
     projected = cameras_px.project_homogeneous(vertices.to(dtype))
     rasterize_there = _rasterize_cpu if vertices.device.type == "cpu" else _rasterize_torch
-    return rasterize_there(projected.contiguous(), faces.contiguous(), height, width)
+    return rasterize_there(projected.contiguous(), faces, height, width)
 
 
 def _snap(projected: Float[Tensor, "*points 3"]) -> tuple[Int[Tensor, "*points 2"], Tensor]:
     """Rounded picture coordinates, and for which points these cannot be had."""
     xy = projected[..., :2] / projected[..., 2:]
-    seen = (projected[..., 2] >= NEAR_Z) & (xy.abs() <= _GUARD_PX).all(-1)
+    seen = (projected[..., 2] >= NEAR_Z) & (xy.abs() <= GUARD_PX).all(-1)
     rounded = (xy * (1 << SUBPIXEL_BITS)).round()
     return torch.where(seen[..., None], rounded, 0).long(), ~seen
 
@@ -86,17 +90,15 @@ def _clip(projected: Float[Tensor, "views vertices 3"], outside: Tensor, faces: 
     usable = polygon.isfinite().all(2).all(1) & (polygon[:, :, 2] >= NEAR_Z).any(1)
     view, face, polygon = view[usable], face[usable], polygon[usable]
     count = torch.full_like(face, 3)
-    x_plane, y_plane = (1.0, 0.0), (0.0, 1.0)
     polygon, count = _cut(polygon, count, polygon[:, :, 2] - NEAR_Z)
-    for nx, ny in (x_plane, y_plane):
-        for sign in (1.0, -1.0):
-            x, y, z = polygon.unbind(2)
-            polygon, count = _cut(polygon, count, z * _GUARD_PX + sign * (nx * x + ny * y))
+    for nx, ny in ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0)):
+        x, y, z = polygon.unbind(2)
+        polygon, count = _cut(polygon, count, z * GUARD_PX + nx * x + ny * y)
     corners = (polygon[:, :, :2] / polygon[:, :, 2:] * (1 << SUBPIXEL_BITS)).nan_to_num(0.0).round().long()
-    fan = [corners[:, [0, i, i + 1]] for i in range(1, corners.shape[1] - 1)]
-    real = torch.stack([i + 1 < count for i in range(1, corners.shape[1] - 1)], dim=1)
+    fan = torch.stack([corners[:, [0, i, i + 1]] for i in range(1, corners.shape[1] - 1)], dim=1)
+    real = torch.arange(2, corners.shape[1], device=count.device) < count[:, None]
     piece, _ = real.nonzero(as_tuple=True)
-    return _Triangles(view[piece], face[piece], torch.stack(fan, dim=1)[real])
+    return _Triangles(view[piece], face[piece], fan[real])
 
 
 def _cut(
@@ -129,17 +131,24 @@ class _RasterizeCpu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, projected: Tensor, faces: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
         views = len(projected)
-        snapped, outside = _snap(projected)
-        clipped = _clip(projected, outside, faces)
+        face_array = kernels.trusted(faces, projected.shape[1])
+        snapped = torch.empty(views, projected.shape[1], 2, dtype=torch.int32)
+        kernels.over_points(
+            kernels.snap,
+            snapped.shape[0] * snapped.shape[1],
+            projected.view(-1, 3).numpy(),
+            snapped.view(-1, 2).numpy(),
+        )
+        clipped = _clip(projected, snapped[:, :, 0] == OUTSIDE, faces)
         face_ids = torch.empty(views, height, width, dtype=torch.long)
         weights, depth_z = torch.empty(views, height, width, 3), torch.empty(views, height, width)
         kernels.over_rows(
             kernels.rasterize,
             views,
             height,
-            torch.where(outside[..., None], OUTSIDE, snapped).to(torch.int32).numpy(),
+            snapped.numpy(),
             projected.numpy(),
-            faces.numpy(),
+            face_array,
             clipped.view.numpy(),
             clipped.face.numpy(),
             clipped.corners.contiguous().numpy(),
@@ -147,19 +156,21 @@ class _RasterizeCpu(torch.autograd.Function):
             weights.numpy(),
             depth_z.numpy(),
         )
-        ctx.save_for_backward(projected, faces, face_ids)
+        ctx.save_for_backward(projected, face_ids)
+        ctx.faces = face_array
         ctx.mark_non_differentiable(face_ids)
         return face_ids, weights, depth_z
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, _: Tensor, grad_weights: Tensor, grad_depth_z: Tensor) -> tuple[Tensor, None, None, None]:
-        projected, faces, face_ids = ctx.saved_tensors
+        projected, face_ids = ctx.saved_tensors
         grad = kernels.summed_over_rows(
             kernels.rasterize_backward,
             tuple(projected.shape),
             face_ids.shape[1],
             projected.numpy(),
-            faces.numpy(),
+            ctx.faces,
             face_ids.numpy(),
             grad_weights.contiguous().numpy(),
             grad_depth_z.contiguous().numpy(),
@@ -197,9 +208,6 @@ def _rasterize_torch(
         depth_z.new_zeros(face_ids.shape).index_put(seen, depth_z),
         projected,
     )
-
-
-_NOTHING = 2**63 - 1
 
 
 def _nearest(
@@ -262,7 +270,7 @@ def _covers(corners: Int[Tensor, "pixels 3 2"], xy: Int[Tensor, "pixels 2"]) -> 
 def _weights(
     corners: Float[Tensor, "pixels 3 3"], col: Int[Tensor, " pixels"], row: Int[Tensor, " pixels"]
 ) -> tuple[Float[Tensor, "pixels 3"], Float[Tensor, " pixels"]]:
-    """Barycentric coordinates and depth_z at pixel centres, as in kernels.pixel_weights."""
+    """Barycentric coordinates and depth_z at pixel centres, as in kernels._pixel_weights."""
     z = corners[:, :, 2]
     xy = corners[:, :, :2] - torch.stack([col + 0.5, row + 0.5], dim=1).to(z.dtype)[:, None, :] * z[:, :, None]
     a, b, c = xy.unbind(1)
@@ -273,8 +281,8 @@ def _weights(
     edges = torch.where(inside, edges, edges.detach().clamp(min=0))
     edges = torch.where((_sum3(edges) > 0)[:, None], edges, 1.0)
     z = torch.where(inside, z, z.detach())
-    total = _sum3(edges)
-    return (edges / total[:, None]).float(), (_sum3(edges * z) / total).clamp(min=NEAR_Z).float()
+    inverse = 1 / _sum3(edges)
+    return (edges * inverse[:, None]).float(), (_sum3(edges * z) * inverse).clamp(min=NEAR_Z).float()
 
 
 def _sum3(values: Float[Tensor, "pixels 3"]) -> Float[Tensor, " pixels"]:

@@ -14,23 +14,39 @@ from typing import Any, no_type_check
 import numba
 import numpy as np
 import torch
+from torch import Tensor
 
 SUBPIXEL_BITS = 12
 """Vertices are rounded to 1/4096 of a pixel before coverage is decided, in integers."""
+GUARD_PX = 2**17
+"""How far from the picture's corner rounded coordinates may lie; products of them stay below 2^62."""
 OUTSIDE = -(2**31)
 """Stands in a rounded x where a vertex is too near or too far aside; its faces come clipped instead."""
 NEAR_Z = 1e-3
 """Nothing nearer to the camera plane than this (world units) is seen."""
-
 MOST_STEPS = 64
 """Faces that a silhouette search crosses between two pixel centres before it gives up."""
 
 _ONE = 1 << SUBPIXEL_BITS
 _HALF = _ONE >> 1
 _INF = np.float32(np.inf)
+_F1 = np.float32(1)  # Numba makes integer times float32 a float64
 _FAR = 1e9  # pixels
 
 _SHARES = 8  # into how many sums a scattered gradient is divided; fixed, so that rounding is too
+
+
+def trusted(faces: Tensor, points: int) -> np.ndarray:
+    """Faces as an array that a kernel can use without looking at every index.
+
+    Raises:
+        IndexError: a face names a point that does not exist.
+    """
+    if faces.numel():
+        low, high = faces.aminmax()
+        if low < 0 or high >= points:
+            raise IndexError(f"faces name points {int(low)} to {int(high)}, but there are {points} points")
+    return faces.long().contiguous().numpy()
 
 
 def over_rows(kernel: Callable[..., None], views: int, height: int, *arguments: Any) -> None:
@@ -84,17 +100,50 @@ def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @_jit
 @no_type_check
-def pixel_weights(projected, view, a, b, c, x, y):
-    """Perspective-correct barycentric coordinates and depth_z of face (a, b, c) at the point (x, y), in pixels.
+def snap(first, end, projected, snapped):
+    """Fill ``snapped`` with rounded picture coordinates, or OUTSIDE."""
+    for i in range(first, end):
+        snapped[i, 0], snapped[i, 1] = OUTSIDE, OUTSIDE
+        z = projected[i, 2]
+        if z >= NEAR_Z:
+            x, y = projected[i, 0] / z, projected[i, 1] / z
+            if abs(x) <= GUARD_PX and abs(y) <= GUARD_PX:
+                snapped[i, 0], snapped[i, 1] = int(np.rint(x * _ONE)), int(np.rint(y * _ONE))
 
-    Edge functions in homogeneous coordinates (Olano and Greer 1997, "Triangle scan conversion using 2D homogeneous
-    coordinates"), taken about the point itself, so that nothing cancels. Never outside the face.
+
+@_jit
+@no_type_check
+def _corners(projected, view, faces, face):
+    a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
+    return (
+        projected[view, a, 0],
+        projected[view, a, 1],
+        projected[view, a, 2],
+        projected[view, b, 0],
+        projected[view, b, 1],
+        projected[view, b, 2],
+        projected[view, c, 0],
+        projected[view, c, 1],
+        projected[view, c, 2],
+    )
+
+
+@_jit
+@no_type_check
+def _edge_functions(corners, x, y):
+    """Homogeneous edge functions at the point (x, y), in pixels (Olano and Greer 1997, "Triangle scan conversion
+    using 2D homogeneous coordinates"), taken about the point itself, so that nothing cancels; and the corners there.
     """
-    az, bz, cz = projected[view, a, 2], projected[view, b, 2], projected[view, c, 2]
-    ax, ay = projected[view, a, 0] - x * az, projected[view, a, 1] - y * az
-    bx, by = projected[view, b, 0] - x * bz, projected[view, b, 1] - y * bz
-    cx, cy = projected[view, c, 0] - x * cz, projected[view, c, 1] - y * cz
-    wa, wb, wc = bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx
+    ax, ay, az, bx, by, bz, cx, cy, cz = corners
+    ax, ay, bx, by, cx, cy = ax - x * az, ay - y * az, bx - x * bz, by - y * bz, cx - x * cz, cy - y * cz
+    return bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx, ax, ay, bx, by, cx, cy
+
+
+@_jit
+@no_type_check
+def _pixel_weights(corners, x, y):
+    """Perspective-correct barycentric coordinates and depth_z at the point (x, y); never outside the face."""
+    wa, wb, wc = _edge_functions(corners, x, y)[:3]
     if wa + wb + wc < 0:
         wa, wb, wc = -wa, -wb, -wc
     # Coverage is decided on rounded vertices: a pixel centre may lie a hair outside the true face.
@@ -102,7 +151,9 @@ def pixel_weights(projected, view, a, b, c, x, y):
     total = wa + wb + wc
     if not total > 0:
         wa, wb, wc, total = 1.0, 1.0, 1.0, 3.0
-    return wa / total, wb / total, wc / total, max((wa * az + wb * bz + wc * cz) / total, NEAR_Z)
+    inverse = 1.0 / total
+    depth_z = (wa * corners[2] + wb * corners[5] + wc * corners[8]) * inverse
+    return wa * inverse, wb * inverse, wc * inverse, max(depth_z, NEAR_Z)
 
 
 @_jit
@@ -124,13 +175,15 @@ def _fill(corners, first_row, end_row, projected, view, faces, face, face_ids, d
     row_a = (cx - bx) * (y - by) - (cy - by) * (x - bx) - (not (cy < by or (cy == by and cx > bx)))
     row_b = (ax - cx) * (y - cy) - (ay - cy) * (x - cx) - (not (ay < cy or (ay == cy and ax > cx)))
     row_c = (bx - ax) * (y - ay) - (by - ay) * (x - ax) - (not (by < ay or (by == ay and bx > ax)))
-    a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
+    true_corners = _corners(projected, view, faces, face)
+    # No point of the face is nearer than its nearest corner; the margin is for rounding.
+    least_z = min(true_corners[2], true_corners[5], true_corners[8]) * (1 - 1e-6)
     for row in range(first_row, last_row + 1):
         edge_a, edge_b, edge_c = row_a, row_b, row_c
         for col in range(first_col, last_col + 1):
-            if (edge_a | edge_b | edge_c) >= 0:
-                z = np.float32(pixel_weights(projected, view, a, b, c, col + 0.5, row + 0.5)[3])
-                nearest = depth_z[view, row, col]
+            nearest = depth_z[view, row, col]
+            if (edge_a | edge_b | edge_c) >= 0 and least_z <= nearest:
+                z = np.float32(_pixel_weights(true_corners, col + 0.5, row + 0.5)[3])
                 if z < nearest or (z == nearest and face < face_ids[view, row, col]):
                     depth_z[view, row, col] = z
                     face_ids[view, row, col] = face
@@ -180,8 +233,7 @@ def rasterize(
                 depth_z[view, row, col] = 0
                 weights[view, row, col] = 0
                 continue
-            a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
-            wa, wb, wc, _ = pixel_weights(projected, view, a, b, c, col + 0.5, row + 0.5)
+            wa, wb, wc, _ = _pixel_weights(_corners(projected, view, faces, face), col + 0.5, row + 0.5)
             weights[view, row, col, 0] = wa
             weights[view, row, col, 1] = wb
             weights[view, row, col, 2] = wc
@@ -190,30 +242,29 @@ def rasterize(
 @_jit
 @no_type_check
 def rasterize_backward(view, first_row, end_row, sums, projected, faces, face_ids, grad_weights, grad_depth_z):
-    """Add to ``sums`` the gradient with respect to ``projected``; as in pixel_weights, derived by hand."""
+    """Add to ``sums`` the gradient with respect to ``projected``: the derivative of _pixel_weights."""
     for row in range(first_row, end_row):
         for col in range(face_ids.shape[2]):
             face = face_ids[view, row, col]
             if face < 0:
                 continue
             x, y = col + 0.5, row + 0.5
-            a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
-            az, bz, cz = projected[view, a, 2], projected[view, b, 2], projected[view, c, 2]
-            ax, ay = projected[view, a, 0] - x * az, projected[view, a, 1] - y * az
-            bx, by = projected[view, b, 0] - x * bz, projected[view, b, 1] - y * bz
-            cx, cy = projected[view, c, 0] - x * cz, projected[view, c, 1] - y * cz
-            wa, wb, wc = bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx
+            corners = _corners(projected, view, faces, face)
+            az, bz, cz = corners[2], corners[5], corners[8]
+            wa, wb, wc, ax, ay, bx, by, cx, cy = _edge_functions(corners, x, y)
             total = wa + wb + wc
             # Where the weights were held within the face they do not follow the vertices.
             if total == 0 or wa * total < 0 or wb * total < 0 or wc * total < 0:
                 continue
-            wa, wb, wc = wa / total, wb / total, wc / total
+            inverse = 1.0 / total
+            wa, wb, wc = wa * inverse, wb * inverse, wc * inverse
             gz = grad_depth_z[view, row, col]
             ga = grad_weights[view, row, col, 0] + gz * az
             gb = grad_weights[view, row, col, 1] + gz * bz
             gc = grad_weights[view, row, col, 2] + gz * cz
             mean = ga * wa + gb * wb + gc * wc
-            ga, gb, gc = (ga - mean) / total, (gb - mean) / total, (gc - mean) / total
+            ga, gb, gc = (ga - mean) * inverse, (gb - mean) * inverse, (gc - mean) * inverse
+            a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
             gx, gy = by * gc - cy * gb, cx * gb - bx * gc
             sums[view, a, 0] += gx
             sums[view, a, 1] += gy
@@ -235,7 +286,8 @@ def interpolate(first, end, face_ids, weights, faces, attributes, out):
     channels = attributes.shape[1]
     for i in range(first, end):
         if face_ids[i] < 0:
-            out[i] = 0
+            for k in range(channels):
+                out[i, k] = 0
             continue
         a, b, c = faces[face_ids[i], 0], faces[face_ids[i], 1], faces[face_ids[i], 2]
         for k in range(channels):
@@ -301,7 +353,7 @@ def mip_levels(view, first_row, end_row, projected, faces, face_ids, weights, uv
 @no_type_check
 def _blend_of_levels(level, levels):
     """The finer of the two levels to blend, and the coarser one's share."""
-    level = min(max(level, np.float32(0)), np.float32(levels - 1))
+    level = min(level, np.float32(levels - 1)) if level > 0 else np.float32(0)  # NaN goes to 0 as well
     lower = min(int(level), max(levels - 2, 0))
     return lower, level - np.float32(lower)
 
@@ -309,6 +361,8 @@ def _blend_of_levels(level, levels):
 @_jit
 @no_type_check
 def _wrap(index, size, repeat):
+    if 0 <= index < size:
+        return index
     return index % size if repeat else min(max(index, 0), size - 1)
 
 
@@ -316,7 +370,7 @@ def _wrap(index, size, repeat):
 @no_type_check
 def _texel_corner(u, v, height, width, offset, repeat):
     """The four texels around (u, v), upper left, upper right, lower left, lower right, and (u, v) among them."""
-    x, y = u * width - np.float32(0.5), (np.float32(1) - v) * height - np.float32(0.5)
+    x, y = u * np.float32(width) - np.float32(0.5), (_F1 - v) * np.float32(height) - np.float32(0.5)
     col, row = np.floor(x), np.floor(y)
     right, down = x - col, y - row
     left_col, right_col = _wrap(int(col), width, repeat), _wrap(int(col) + 1, width, repeat)
@@ -332,10 +386,11 @@ def _texel_corner(u, v, height, width, offset, repeat):
 def sample_texture(first, end, texels, sizes, repeat, uv, levels, out):
     """Fill ``out``; ``texels`` holds all levels, each with (height, width, offset) in ``sizes``."""
     for i in range(first, end):
-        out[i] = 0
+        for k in range(texels.shape[1]):
+            out[i, k] = 0
         lower, share = _blend_of_levels(levels[i], sizes.shape[0])
         for step in range(2):
-            weight = share if step else np.float32(1) - share
+            weight = share if step else _F1 - share
             if weight == 0:
                 continue
             height, width, offset = sizes[lower + step]
@@ -353,17 +408,17 @@ def sample_texture_grad_uv(first, end, texels, sizes, repeat, uv, levels, grad_o
         grad_u, grad_v = np.float32(0), np.float32(0)
         lower, share = _blend_of_levels(levels[i], sizes.shape[0])
         for step in range(2):
-            weight = share if step else np.float32(1) - share
+            weight = share if step else _F1 - share
             if weight == 0:
                 continue
             height, width, offset = sizes[lower + step]
             p, q, r, s, right, down = _texel_corner(uv[i, 0], uv[i, 1], height, width, offset, repeat)
             for k in range(texels.shape[1]):
                 g = weight * grad_out[i, k]
-                across = (texels[q, k] - texels[p, k]) * (1 - down) + (texels[s, k] - texels[r, k]) * down
-                along = (texels[r, k] - texels[p, k]) * (1 - right) + (texels[s, k] - texels[q, k]) * right
-                grad_u += g * across * width
-                grad_v -= g * along * height
+                across = (texels[q, k] - texels[p, k]) * (_F1 - down) + (texels[s, k] - texels[r, k]) * down
+                along = (texels[r, k] - texels[p, k]) * (_F1 - right) + (texels[s, k] - texels[q, k]) * right
+                grad_u += g * across * np.float32(width)
+                grad_v -= g * along * np.float32(height)
         grad_uv[i, 0] = grad_u
         grad_uv[i, 1] = grad_v
 
@@ -378,16 +433,16 @@ def sample_texture_grad_texels(sizes, repeat, uv, levels, grad_out, grad_texels)
         for k in range(grad_out.shape[1]):
             any_gradient = any_gradient or grad_out[i, k] != 0
         for step in range(2):
-            weight = share if step else np.float32(1) - share
+            weight = share if step else _F1 - share
             if weight == 0 or not any_gradient:
                 continue
             height, width, offset = sizes[lower + step]
             p, q, r, s, right, down = _texel_corner(uv[i, 0], uv[i, 1], height, width, offset, repeat)
             for k in range(grad_out.shape[1]):
                 g = weight * grad_out[i, k]
-                grad_texels[p, k] += g * (1 - right) * (1 - down)
-                grad_texels[q, k] += g * right * (1 - down)
-                grad_texels[r, k] += g * (1 - right) * down
+                grad_texels[p, k] += g * (_F1 - right) * (_F1 - down)
+                grad_texels[q, k] += g * right * (_F1 - down)
+                grad_texels[r, k] += g * (_F1 - right) * down
                 grad_texels[s, k] += g * right * down
 
 
@@ -487,12 +542,18 @@ def find_silhouettes(view, first_row, end_row, screen, faces, partners, face_ids
     pixels to look at; the walk makes sure that one of the two sees the surface that ends there.
     """
     edges[:, view, first_row:end_row] = -1
+    turned = np.empty(faces.shape[0], np.bool_)
+    for face in range(faces.shape[0]):
+        turned[face] = _side(screen, view, faces[face, 0], faces[face, 1], faces[face, 2]) > 0
     for face in range(faces.shape[0]):
         for edge in range(3):
-            partner = partners[face, edge]
-            if partner // 3 > face and partners[partner // 3, partner % 3] == 3 * face + edge:
+            next_face, entry = partners[face, edge] // 3, partners[face, edge] % 3
+            if next_face > face and partners[next_face, entry] == 3 * face + edge:
                 continue  # two faces meet here and the other one answers for both
-            if _turns_back(screen, view, faces, partners, face, edge):
+            same_direction = faces[next_face, entry] == faces[face, edge]
+            if (turned[face] == turned[next_face]) == same_direction and _turns_back(
+                screen, view, faces, partners, face, edge
+            ):
                 p, q = faces[face, edge], faces[face, (edge + 1) % 3]
                 for axis in range(2):
                     _mark(screen, view, p, q, axis, first_row, end_row, edges)

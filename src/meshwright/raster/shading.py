@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from meshwright.cameras import Cameras
 from meshwright.raster import kernels
@@ -41,23 +42,25 @@ def _interpolate_cpu(
 class _InterpolateCpu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, face_ids: Tensor, weights: Tensor, faces: Tensor, attributes: Tensor) -> Tensor:
-        faces, attributes = faces.contiguous(), attributes.contiguous()
-        ctx.save_for_backward(face_ids, weights, faces, attributes)
+        attributes = attributes.contiguous()
+        ctx.save_for_backward(face_ids, weights, attributes)
+        ctx.faces = kernels.trusted(faces, len(attributes))
         out = torch.empty(*face_ids.shape, attributes.shape[1])
         kernels.over_points(
             kernels.interpolate,
             face_ids.numel(),
             face_ids.flatten().numpy(),
             weights.view(-1, 3).numpy(),
-            faces.numpy(),
+            ctx.faces,
             attributes.numpy(),
             out.view(-1, out.shape[3]).numpy(),
         )
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[None, Tensor, None, Tensor]:
-        face_ids, weights, faces, attributes = ctx.saved_tensors
+        face_ids, weights, attributes = ctx.saved_tensors
         grad_weights = torch.empty_like(weights)
         grad_attributes = kernels.summed_over_points(
             kernels.interpolate_backward,
@@ -65,7 +68,7 @@ class _InterpolateCpu(torch.autograd.Function):
             face_ids.numel(),
             face_ids.flatten().numpy(),
             weights.view(-1, 3).numpy(),
-            faces.numpy(),
+            ctx.faces,
             attributes.numpy(),
             grad_out.contiguous().view(-1, attributes.shape[1]).numpy(),
             grad_weights.view(-1, 3).numpy(),

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from meshwright.raster import kernels
 from meshwright.raster.coverage import Fragments
@@ -40,11 +41,11 @@ def _mip_levels_cpu(
         kernels.mip_levels,
         *out.shape[:2],
         fragments.projected.detach().numpy(),
-        faces.contiguous().numpy(),
+        kernels.trusted(faces, fragments.projected.shape[1]),
         fragments.face_ids.numpy(),
         fragments.barycentrics.detach().numpy(),
         uv.detach().contiguous().numpy(),
-        uv_faces.contiguous().numpy(),
+        kernels.trusted(uv_faces, len(uv)),
         size,
         out.numpy(),
     )
@@ -115,8 +116,9 @@ def sample_texture(
 def _sample_cpu(
     pyramid: list[Tensor], uv: Float[Tensor, "points 2"], levels: Float[Tensor, " points"], repeat: bool
 ) -> Float[Tensor, "points channels"]:
-    texels = torch.cat([picture.flatten(1) for picture in pyramid], dim=1).T
-    return _SampleCpu.apply(texels, [tuple(picture.shape[1:]) for picture in pyramid], uv, levels, repeat)
+    texels = torch.cat([picture.flatten(1) for picture in pyramid], dim=1).T.float()
+    sizes_px = [tuple(picture.shape[1:]) for picture in pyramid]
+    return _SampleCpu.apply(texels, sizes_px, uv.float(), levels.float(), repeat)
 
 
 class _SampleCpu(torch.autograd.Function):
@@ -135,6 +137,7 @@ class _SampleCpu(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, None, Tensor | None, None, None]:
         texels, uv, levels = ctx.saved_tensors
         lookup = (ctx.sizes, ctx.repeat, uv.numpy(), levels.numpy(), grad_out.contiguous().numpy())
@@ -151,7 +154,7 @@ class _SampleCpu(torch.autograd.Function):
 def _sample_torch(
     pyramid: list[Tensor], uv: Float[Tensor, "points 2"], levels: Float[Tensor, " points"], repeat: bool
 ) -> Float[Tensor, "points channels"]:
-    levels = levels.clamp(0, len(pyramid) - 1)
+    levels = levels.nan_to_num(0.0).clamp(0, len(pyramid) - 1)
     out = uv.new_zeros(len(uv), len(pyramid[0]))
     for number, picture in enumerate(pyramid):
         weight = (1 - (levels - number).abs()).clamp(min=0)
