@@ -92,7 +92,7 @@ def judge(scan: Mesh, views: Views, between: Views, given: Views, resolution: in
         f"{cells * pixels_a_cell:.2f}",
         f"{psnr(drawn.rgb, views.images[right], views.alpha[right]):.2f}",
         f"{psnr(redrawn.rgb, between.images, between.alpha):.2f}",
-        " ".join(map(str, hull.rejected_views)) + (f" +-{hull.tolerance:.4f}" if hull.tolerance else ""),
+        " ".join(map(str, hull.rejected_views)),
     ]
 
 

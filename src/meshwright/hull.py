@@ -33,13 +33,13 @@ _DOUBLINGS = 3  # from the first, coarse grid to the last
 _PARALLEL = 1e-4  # smallest mean squared sine between rays that still tells where they meet
 _RAYS = 4096  # looked along to see whether the views agree
 _STEPS = 48  # along each of these rays
-# Shares of the object's size:
-_CLEAR = 0.01  # a ray this far inside its silhouette must meet the hull
 _SLENDER = 4  # how many times ``resolution`` cells may lie along the longest side of a thin object
 _CRUMB = 1e-3  # of the volume of the largest part
-_TOLERANCES = [0.0025 * step for step in range(13)]
-_BLAME = 0.01  # share of all rays that a wrong view keeps from meeting the hull
-_GAIN = 0.005  # in silhouette IoU, that makes a wider tolerance worth its loss of detail
+_CLEAR = 0.01  # a ray this far inside its silhouette, as a share of the object's size, must meet the hull
+_BLAME = 0.002  # share of all such rays that a wrong view alone keeps from meeting it
+_SINGLED_OUT = 3  # times the blame of an ordinary view: less, and the views disagree among each other
+_FILLED = 0.97  # silhouette IoU of a hull that needs no tolerance
+_GAIN = 0.005  # in silhouette IoU, that makes one more overruled view worth the loss of detail
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,14 +232,14 @@ class VisualHull:
 
     ``values[i, j, k]`` is the field at ``origin + cell_size * (i, j, k)`` in the world; it is positive on the
     grid's border, so its surface is closed. ``rejected_views`` are the numbers of views that contradict the others.
-    ``tolerance``: world distance by which the cones were widened because the pictures do not quite agree.
+    ``ignored_per_point``: so many of the others were overruled at each point, because the pictures do not quite agree.
     """
 
     values: Float[Tensor, "nx ny nz"]
     origin: Float[Tensor, "3"]
     cell_size: float
     rejected_views: tuple[int, ...] = ()
-    tolerance: float = 0.0
+    ignored_per_point: int = 0
 
     def mesh(self, surface: Literal["flexicubes", "marching-cubes"] = "flexicubes") -> Mesh:
         """The closed surface, without crumbs: parts smaller than a thousandth of the largest are dropped."""
@@ -259,7 +259,8 @@ class VisualHull:
 def visual_hull(views: Views, resolution: int = 128, progress: Progress = silent) -> VisualHull:
     """The hull of all silhouettes in a grid of about ``resolution`` ** 3 cubic cells that fits the object.
 
-    Views that contradict the others are left out, and small disagreement between the pictures is tolerated.
+    Views that contradict the others are left out, and where many disagree a little, a few are overruled at
+    each point.
     Where the views leave the object unbounded (a single picture), it ends at the [-1, 1] cube.
 
     Raises:
@@ -271,13 +272,13 @@ def visual_hull(views: Views, resolution: int = 128, progress: Progress = silent
         raise InputError("the views show no object (alpha is below 0.5 everywhere); check the masks or background")
     progress("hull", 0.3)
     silhouettes = silhouettes[useful]
-    kept, tolerance = _agreement(silhouettes)
-    cones = _Cones(silhouettes[kept], tolerance=tolerance)
+    kept, ignored = _agreement(silhouettes)
+    cones = _Cones(silhouettes[kept], ignored)
     rejected = sorted(set(range(len(views))) - {useful[i] for i in kept})
     progress("hull", 0.6)
     hull = _sample_grid(cones, _bounding_box(cones), resolution)
     progress("hull", 1.0)
-    return dataclasses.replace(hull, rejected_views=tuple(rejected), tolerance=tolerance)
+    return dataclasses.replace(hull, rejected_views=tuple(rejected), ignored_per_point=ignored)
 
 
 def hull_mesh(
@@ -296,11 +297,10 @@ class _Cones:
 
     silhouettes: Silhouettes
     ignored: int = 0
-    tolerance: float = 0.0
 
     def __call__(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
         chunk = max(1, _SAMPLES_AT_ONCE // len(self.silhouettes))
-        return torch.cat([self._largest(part) for part in points.split(chunk)]) - self.tolerance
+        return torch.cat([self._largest(part) for part in points.split(chunk)])
 
     def _largest(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
         distances = self.silhouettes.distances_to_cones(points)
@@ -321,8 +321,8 @@ class _Box:
     def grid(self, cell_size: float) -> tuple[Float[Tensor, "points 3"], tuple[int, int, int]]:
         """Points of a grid of cubic cells that covers the box, and their number along each axis."""
         nx, ny, nz = (((self.high - self.low) / cell_size).ceil().long() + 1).tolist()
-        axes = [torch.arange(n, device=self.low.device) * cell_size + low for n, low in zip((nx, ny, nz), self.low)]
-        return torch.cartesian_prod(*axes), (nx, ny, nz)
+        x, y, z = (torch.arange(n, device=self.low.device) * cell_size for n in (nx, ny, nz))
+        return torch.cartesian_prod(x, y, z) + self.low, (nx, ny, nz)
 
 
 def _cube(centre: Float[Tensor, "3"], half: float) -> _Box:
@@ -413,7 +413,13 @@ class _Sightings:
     def __getitem__(self, chosen: Tensor) -> "_Sightings":
         return _Sightings(self.near[chosen], self.far[chosen], self.clearance[chosen], self.views[chosen])
 
-    def points(self, low: Tensor, high: Tensor, steps: int) -> Float[Tensor, "rays steps 3"]:
+    def of_views(self, numbers: list[int]) -> "_Sightings":
+        return self[torch.isin(self.views, torch.tensor(numbers, device=self.views.device))]
+
+    def points(
+        self, low: Float[Tensor, " rays"], high: Float[Tensor, " rays"], steps: int
+    ) -> Float[Tensor, "rays steps 3"]:
+        """Points from ``low`` to ``high``, as fractions of the way from ``near`` to ``far``."""
         t = torch.linspace(0, 1, steps, device=self.near.device)
         t = low[:, None] + (high - low)[:, None] * t
         return self.near[:, None] + t[..., None] * (self.far - self.near)[:, None]
@@ -442,29 +448,35 @@ def _sightings(silhouettes: Silhouettes, box: _Box) -> _Sightings:
     return _Sightings(ends[0], ends[1], clearance[hit], views[hit])
 
 
-def _agreement(silhouettes: Silhouettes) -> tuple[list[int], float]:
-    """Which views to keep, and by how much to widen their cones, for a hull that fills the silhouettes."""
+def _agreement(silhouettes: Silhouettes) -> tuple[list[int], int]:
+    """Which views to keep, and how many of them to ignore at each point, for a hull that fills the silhouettes."""
     kept = list(range(len(silhouettes)))
-    if len(kept) < 3:
-        return kept, 0.0
     may_go = (len(kept) - 1) // 5
+    if may_go == 0:
+        return kept, 0
     box = _bounding_box(_Cones(silhouettes, ignored=may_go))
     sightings = _sightings(silhouettes, box)
     object_rays = sightings[sightings.clearance < -_CLEAR * box.side]
     for _ in range(may_go):
-        of_kept = torch.isin(object_rays.views, torch.tensor(kept, device=object_rays.views.device))
-        blame = _blame(silhouettes[kept], kept, object_rays[of_kept])
-        if float(blame.max()) < _BLAME:
+        blame = _blame(silhouettes[kept], kept, object_rays.of_views(kept))
+        ranked = blame.sort(descending=True).values.tolist()
+        if ranked[0] < max(_BLAME, _SINGLED_OUT * ranked[may_go]):
             break
         kept.pop(int(blame.argmax()))
-    of_kept = torch.isin(sightings.views, torch.tensor(kept, device=sightings.views.device))
-    return kept, _tolerance(_Cones(silhouettes[kept]), sightings[of_kept], box.side)
+    kept_sightings = sightings.of_views(kept)
+    ignored, iou = 0, _fill(_Cones(silhouettes[kept]), kept_sightings)
+    while iou < _FILLED and ignored < may_go:
+        better = _fill(_Cones(silhouettes[kept], ignored + 1), kept_sightings)
+        if better < iou + _GAIN:
+            break
+        ignored, iou = ignored + 1, better
+    return kept, ignored
 
 
 def _blame(silhouettes: Silhouettes, numbers: list[int], rays: _Sightings) -> Float[Tensor, " views"]:
-    """For each view the share of the other views' object rays that miss the hull because of this view alone."""
-    start, end = torch.zeros_like(rays.clearance), torch.ones_like(rays.clearance)
+    """For each view the share of all object rays that miss the hull because of this view, not their own, alone."""
     chunk = max(1, _SAMPLES_AT_ONCE // (len(silhouettes) * _STEPS))
+    start, end = torch.zeros_like(rays.clearance), torch.ones_like(rays.clearance)
     blame = torch.zeros(len(silhouettes), device=rays.clearance.device)
     for part in torch.arange(len(rays.views), device=rays.views.device).split(chunk):
         points = rays[part].points(start[part], end[part], _STEPS)
@@ -478,8 +490,8 @@ def _blame(silhouettes: Silhouettes, numbers: list[int], rays: _Sightings) -> Fl
     return blame / max(1, len(rays.views))
 
 
-def _tolerance(cones: _Cones, rays: _Sightings, side: float) -> float:
-    """The world distance to widen the cones by, 0 if the hull fills the silhouettes well enough without."""
+def _fill(cones: _Cones, rays: _Sightings) -> float:
+    """IoU of the hull's silhouettes with the given ones, on a sample of rays."""
     low, high = torch.zeros_like(rays.clearance), torch.ones_like(rays.clearance)
     for steps in (_STEPS, 9, 9):  # close in on the point of each ray that is deepest inside
         points = rays.points(low, high, steps)
@@ -487,11 +499,8 @@ def _tolerance(cones: _Cones, rays: _Sightings, side: float) -> float:
         deepest, at = field.min(dim=1)
         step = (high - low) / (steps - 1)
         low, high = (low + (at - 1) * step).clamp(min=0), (low + (at + 1) * step).clamp(max=1)
-    tolerances = torch.tensor(_TOLERANCES).to(deepest) * side
-    in_hull, in_silhouette = deepest <= tolerances[:, None], rays.clearance <= 0
-    iou = (in_hull & in_silhouette).sum(1) / (in_hull | in_silhouette).sum(1).clamp(min=1)
-    worth = iou > iou[0] + _GAIN
-    return float(tolerances[torch.where(worth, iou, iou[:1] * 0).argmax()]) if bool(worth.any()) else 0.0
+    in_hull, in_silhouette = deepest <= 0, rays.clearance <= 0
+    return float((in_hull & in_silhouette).sum() / (in_hull | in_silhouette).sum().clamp(min=1))
 
 
 def _sample_grid(cones: _Cones, box: _Box, resolution: int) -> VisualHull:

@@ -1,0 +1,147 @@
+"""Colours from pictures: which view a vertex believes, and what happens where no view sees."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from meshwright.cameras import Cameras
+from meshwright.mesh import Mesh
+from meshwright.raster import render
+from meshwright.texture import color_vertices
+from meshwright.views import Views
+
+RED, BLUE, GREEN = (torch.tensor(c) for c in ([0.9, 0.1, 0.1], [0.1, 0.2, 0.8], [0.1, 0.7, 0.2]))
+
+
+def box(half, cells=12):
+    """A closed box with ``cells`` squares along each side, welded."""
+    ticks = torch.linspace(-1, 1, cells + 1)
+    vertices, faces = [], []
+    for axis in range(3):
+        for sign in (-1.0, 1.0):
+            a, b = torch.meshgrid(ticks, ticks, indexing="ij")
+            side = torch.empty(*a.shape, 3)
+            side[..., axis], side[..., (axis + 1) % 3], side[..., (axis + 2) % 3] = sign, a, b
+            n = torch.arange((cells + 1) ** 2).view(cells + 1, cells + 1) + len(vertices) * (cells + 1) ** 2
+            quads = torch.stack([n[:-1, :-1], n[1:, :-1], n[1:, 1:], n[:-1, 1:]], dim=-1).view(-1, 4)
+            quads = quads if sign > 0 else quads.flip(1)
+            vertices.append(side.view(-1, 3))
+            faces.append(torch.cat([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]))
+    unique, index = torch.unique(torch.cat(vertices).round(decimals=5), dim=0, return_inverse=True)
+    return Mesh(unique * torch.tensor(half), index[torch.cat(faces)])
+
+
+def painted(mesh, color):
+    return mesh.replace(vertex_colors=color.expand(len(mesh.vertices), 3).clone())
+
+
+def join(a, b):
+    return Mesh(
+        torch.cat([a.vertices, b.vertices]),
+        torch.cat([a.faces, b.faces + len(a.vertices)]),
+        torch.cat([a.vertex_colors, b.vertex_colors]),
+    )
+
+
+def photograph(mesh, cameras, size_px=160):
+    drawn = render(mesh, cameras, size_px, size_px, samples=4)
+    sizes_px = torch.full((len(cameras), 2), size_px)
+    return Views(drawn.rgb, drawn.alpha, cameras, sizes_px, tuple(str(i) for i in range(len(cameras))))
+
+
+def test_a_box_is_closed():
+    mesh = box([0.5, 0.4, 0.3])
+    assert mesh.is_watertight()
+    assert float(mesh.volume()) == pytest.approx(8 * 0.5 * 0.4 * 0.3)
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_a_uniform_object_comes_out_uniform_also_where_nobody_looked(count):
+    mesh = painted(box([0.5, 0.4, 0.3]), BLUE)
+    cameras = Cameras.orbit(count, 20.0)
+    found = color_vertices(dataclasses.replace(mesh, vertex_colors=None), photograph(mesh, cameras))
+    torch.testing.assert_close(found.vertex_colors, mesh.vertex_colors, atol=2e-3, rtol=0)
+
+
+def test_each_side_of_a_thin_slab_takes_the_colour_seen_on_its_side():
+    slab = box([0.02, 0.6, 0.6], cells=24)
+    front = slab.vertices[:, :1] > 0
+    slab = slab.replace(vertex_colors=torch.where(front, RED, BLUE))
+    found = color_vertices(slab, photograph(slab, Cameras.orbit(12, 10.0))).vertex_colors
+    inner = slab.vertices[:, 1:].abs().amax(1) < 0.59
+    torch.testing.assert_close(found[inner], slab.vertex_colors[inner], atol=0.01, rtol=0)
+
+
+def test_what_stands_in_front_does_not_colour_what_is_behind():
+    wall = painted(box([0.05, 0.8, 0.8], cells=40), GREEN)
+    ball = painted(box([0.2, 0.25, 0.25]), RED)
+    ball = ball.replace(vertices=ball.vertices + torch.tensor([0.6, 0.0, 0.0]))
+    scene = join(wall, ball)
+    cameras = Cameras.spherical([0.0, 25.0], [0.0, 10.0], 4.0, 30.0)
+    found = color_vertices(scene, photograph(scene, cameras)).vertex_colors
+    on_wall = torch.arange(len(scene.vertices)) < len(wall.vertices)
+    torch.testing.assert_close(found[on_wall], scene.vertex_colors[on_wall], atol=0.02, rtol=0)
+    facing_camera = ~on_wall & (scene.vertices[:, 0] > 0.79) & (scene.vertices[:, 1:].abs().amax(1) < 0.24)
+    torch.testing.assert_close(found[facing_camera], scene.vertex_colors[facing_camera], atol=0.02, rtol=0)
+
+
+def test_the_white_background_does_not_bleed_onto_a_dark_object():
+    dark = painted(box([0.5, 0.4, 0.3]), torch.tensor([0.05, 0.05, 0.05]))
+    larger = dark.replace(vertices=dark.vertices * 1.02)  # as a hull is: its rim lies on the outline or beyond
+    found = color_vertices(larger, photograph(dark, Cameras.orbit(9, 20.0))).vertex_colors
+    assert found.max() < 0.06
+
+
+def test_the_straightest_view_dominates():
+    mesh = box([0.5, 0.5, 0.5], cells=20)
+    cameras = Cameras.spherical([0.0, 50.0], [0.0, 0.0], 4.0, 30.0)
+    straight, oblique = photograph(painted(mesh, RED), cameras), photograph(painted(mesh, BLUE), cameras)
+    views = dataclasses.replace(straight, images=torch.stack([straight.images[0], oblique.images[1]]))
+    found = color_vertices(mesh, views).vertex_colors
+    side = (mesh.vertices[:, 0] > 0.49) & (mesh.vertices[:, 1:].abs().amax(1) < 0.4)
+    assert (found[side] - RED).abs().max() < 0.05
+    turned = (mesh.vertices[:, 1] > 0.49) & (mesh.vertices[:, ::2].abs().amax(1) < 0.4)
+    assert (found[turned] - BLUE).abs().max() < 0.05
+
+
+def test_a_view_whose_silhouette_the_mesh_does_not_fill_is_hardly_believed():
+    mesh = painted(box([0.5, 0.4, 0.3]), GREEN)
+    views = photograph(mesh, Cameras.orbit(8, 20.0))
+    wrong = views.images.clone()
+    wrong[2] = photograph(painted(mesh, RED), views.cameras).images[2].roll(40, 2)
+    alpha = views.alpha.clone()
+    alpha[2] = alpha[2].roll(40, 2)
+    found = color_vertices(mesh, dataclasses.replace(views, images=wrong, alpha=alpha)).vertex_colors
+    assert ((found - GREEN).abs().amax(1) > 0.1).float().mean() < 0.02
+
+
+def test_filled_in_colours_lie_between_the_seen_ones():
+    mesh = box([0.5, 0.4, 0.3])
+    top = mesh.vertices[:, 2:] > 0.2
+    mesh = mesh.replace(vertex_colors=torch.where(top, RED, BLUE))
+    views = photograph(mesh, Cameras.orbit(1, 35.0))
+    found = color_vertices(mesh, views).vertex_colors
+    low, high = torch.minimum(RED, BLUE), torch.maximum(RED, BLUE)
+    assert (found >= low - 2e-3).all()
+    assert (found <= high + 2e-3).all()
+    bottom_near_blue_front = (mesh.vertices[:, 2] < -0.29) & (mesh.vertices[:, 0] > 0.4)
+    torch.testing.assert_close(
+        found[bottom_near_blue_front], BLUE.expand(int(bottom_near_blue_front.sum()), 3), atol=0.2, rtol=0
+    )
+
+
+def test_a_part_that_nobody_sees_takes_the_mean_colour():
+    shell = painted(box([0.5, 0.5, 0.5]), GREEN)
+    hidden = painted(box([0.1, 0.1, 0.1], cells=3), RED)
+    scene = join(shell, hidden)
+    found = color_vertices(scene, photograph(scene, Cameras.orbit(6, 20.0))).vertex_colors
+    torch.testing.assert_close(found, GREEN.expand_as(found), atol=5e-3, rtol=0)
+
+
+def test_the_order_of_the_views_does_not_matter():
+    mesh = painted(box([0.5, 0.4, 0.3]), GREEN)
+    mesh = mesh.replace(vertex_colors=(mesh.vertices + 0.5).clamp(0, 1))
+    views = photograph(mesh, Cameras.orbit(5, 20.0))
+    a, b = color_vertices(mesh, views), color_vertices(mesh, views[[3, 0, 4, 2, 1]])
+    torch.testing.assert_close(a.vertex_colors, b.vertex_colors, atol=1e-5, rtol=0)
