@@ -27,6 +27,7 @@ def antialias(
 ) -> Float[Tensor, "views height width channels"]:
     """Smooth ``image`` where the surface seen in one pixel ends before the next pixel's centre.
 
+    Faces of one surface must share their vertices: where copies stand side by side the surface counts as cut open.
     ``partners`` is `edge_partners(faces)`; give it where faces stay the same from call to call. Differentiable with
     respect to the image and, through the fragments, vertices and cameras: the gradient of a mask's sum is that of
     the area that the mesh covers.
