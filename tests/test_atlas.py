@@ -178,6 +178,16 @@ def test_a_ramp_above_itself_is_taken_apart():
     assert chart_of_face(unwrapped(ramp)).max() + 1 >= 3
 
 
+def test_needles_that_are_long_for_their_area_take_no_more_time_or_memory():
+    generator = np.random.default_rng(0)
+    start, end = generator.normal(size=(2, 300, 3))
+    aside = end + 1e-9 * generator.normal(size=(300, 3))
+    mesh = Mesh(
+        torch.from_numpy(np.stack([start, end, aside], axis=1).reshape(-1, 3)), torch.arange(900).reshape(-1, 3)
+    )
+    assert bool(torch.isfinite(unwrap(mesh, TEXTURE_PX).uv).all())
+
+
 def test_the_same_mesh_always_has_the_same_atlas():
     first, second = unwrap(ball(noise=0.02)), unwrap(ball(noise=0.02))
     assert torch.equal(first.uv, second.uv)

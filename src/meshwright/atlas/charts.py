@@ -7,7 +7,7 @@ mean of its normals. What lies behind another part of its chart, seen that way, 
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
 # Axes and cube diagonals: no normal is farther than 36 degrees from the nearest; projection keeps 0.8 of its length.
@@ -23,6 +23,10 @@ TEMPERATURE = 0.02
 MEAN_FIELD_ROUNDS = 30
 # A chart smaller than this share of the surface is joined to a neighbour that may take it.
 SMALL_SHARE = 2e-3
+# Overlaps are looked for on a grid with about this many covered samples, in no more than this many rows of faces.
+SAMPLES = 1 << 21
+SAMPLE_ROWS = 1 << 21
+MOST_SEPARATIONS = 32
 
 
 def find_charts(
@@ -42,9 +46,11 @@ def find_charts(
     charts = _join_small(charts, directions, normals, areas, lengths, neighbors)
     directions = directions[charts]
     corners, depths = _project(vertices[faces], directions)
-    while (hidden := _hidden(corners, depths, charts)).any():
-        # Odd labels for the hidden keep them apart from the rest of their chart.
-        charts = _connected(2 * charts + hidden, neighbors)
+    for _ in range(MOST_SEPARATIONS):
+        layers = _layers(corners, depths, charts)
+        if not layers.any():
+            break
+        charts = _connected(charts * (layers.max() + 1) + layers, neighbors)
     return np.unique(charts, return_inverse=True)[1], corners
 
 
@@ -84,20 +90,28 @@ def _labels(
 ) -> Int[np.ndarray, " faces"]:
     """The direction of each face, of those from which the face itself is not seen edge-on."""
     allowed = (normals @ DIRECTIONS.T >= LEAST_COSINE) | (areas == 0)[:, None]
-    cost = np.where(allowed, 1 - smooth @ DIRECTIONS.T, 1e3)
-    is_there = (neighbors >= 0)[:, :, None]
-    belief = np.exp(-(cost - cost.min(axis=1, keepdims=True)) / TEMPERATURE)
+    cost = np.where(allowed, 1 - smooth @ DIRECTIONS.T, 1e3).astype(np.float32)
+    joined = _graph(neighbors >= 0, neighbors).astype(np.float32)
+    belief = _softmin(cost)
     for _ in range(MEAN_FIELD_ROUNDS):
-        belief /= belief.sum(axis=1, keepdims=True)
-        energy = cost - AGREEMENT * np.where(is_there, belief[neighbors], 0).sum(axis=1)
-        belief = np.exp(-(energy - energy.min(axis=1, keepdims=True)) / TEMPERATURE)
+        belief = _softmin(cost - AGREEMENT * (joined @ belief))
     return belief.argmax(axis=1)
+
+
+def _softmin(energy: Float[np.ndarray, "faces labels"]) -> Float[np.ndarray, "faces labels"]:
+    belief = np.exp((energy.min(axis=1, keepdims=True) - energy) / TEMPERATURE)
+    return belief / belief.sum(axis=1, keepdims=True)
+
+
+def _graph(chosen: Bool[np.ndarray, "faces 3"], neighbors: Int[np.ndarray, "faces 3"]) -> csr_array:
+    """The graph of faces with an edge for each chosen side."""
+    face, side = np.nonzero(chosen)
+    return coo_array((np.ones(len(face)), (face, neighbors[face, side])), shape=(len(neighbors),) * 2).tocsr()
 
 
 def _connected(labels: Int[np.ndarray, " faces"], neighbors: Int[np.ndarray, "faces 3"]) -> Int[np.ndarray, " faces"]:
     """Numbers from 0 for the connected regions of equal labels."""
-    face, side = np.nonzero((neighbors >= 0) & (labels[neighbors] == labels[:, None]))
-    graph = coo_array((np.ones(len(face), dtype=np.int8), (face, neighbors[face, side])), shape=(len(labels),) * 2)
+    graph = _graph((neighbors >= 0) & (labels[neighbors] == labels[:, None]), neighbors)
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
@@ -164,28 +178,28 @@ def _project(
     return corners, np.einsum("fcd,fd->f", triangles, directions) / 3
 
 
-SAMPLES = 1 << 21
-
-
-def _hidden(
+def _layers(
     corners: Float[np.ndarray, "faces 3 2"], depths: Float[np.ndarray, " faces"], charts: Int[np.ndarray, " faces"]
-) -> Bool[np.ndarray, " faces"]:
-    """Faces that lie behind another of their own chart, found on a grid of about two million samples."""
+) -> Int[np.ndarray, " faces"]:
+    """Behind how many others of its chart each face lies, where it lies deepest."""
+    layers = np.zeros(len(corners), dtype=np.int64)
     first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    total = np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).sum() / 2
-    hidden = np.zeros(len(corners), dtype=bool)
-    if total == 0:
-        return hidden
-    face, row, column = covered_samples(corners * np.sqrt(SAMPLES / total))
+    area = np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).sum() / 2
+    rows = np.ptp(corners[:, :, 1], axis=1).sum()
+    if area == 0:
+        return layers
+    face, row, column = covered_samples(corners * min(np.sqrt(SAMPLES / area), SAMPLE_ROWS / rows))
     row, column = row - row.min(initial=0), column - column.min(initial=0)
     place = (charts[face] * (row.max(initial=0) + 1) + row) * (column.max(initial=0) + 1) + column
     in_order = np.sort(place)
     shared = np.isin(place, in_order[1:][in_order[1:] == in_order[:-1]])
     face, place = face[shared], place[shared]
     order = np.lexsort((-depths[face], place))
-    is_behind = place[order][1:] == place[order][:-1]
-    hidden[face[order][1:][is_behind]] = True
-    return hidden
+    face, place = face[order], place[order]
+    front = np.flatnonzero(np.diff(place, prepend=-1))
+    behind = np.arange(len(place)) - np.repeat(front, np.diff(np.append(front, len(place))))
+    np.maximum.at(layers, face, behind)
+    return layers
 
 
 def covered_samples(

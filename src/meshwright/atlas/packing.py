@@ -49,7 +49,9 @@ def pack(
     Raises:
         InputError: there are so many charts that their gutters alone do not fit.
     """
-    low, places = 0.0, _place(sizes, 0.0, texture_px, gutter_px)
+    low, places = 0.0, None
+    if len(sizes) * (2 * gutter_px) ** 2 <= texture_px**2:  # with more charts there would be gutters and little else
+        places = _place(sizes, 0.0, texture_px, gutter_px)
     if places is None:
         raise InputError(
             f"the mesh falls into {len(sizes)} charts, too many for a texture of {texture_px} px; "
