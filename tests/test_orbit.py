@@ -1,10 +1,12 @@
 """The estimate of an orbit on drawn scenes whose cameras are known."""
 
+import math
+
 import pytest
 import torch
 
 from meshwright.cameras import Cameras
-from meshwright.orbit import estimate_orbit
+from meshwright.orbit import estimate_orbit, estimate_path
 from meshwright.views import Views
 
 BALLS = (  # centre, radius, colour: no two sides alike
@@ -35,6 +37,11 @@ def draw(cameras: Cameras, balls=BALLS, size: int = 64) -> Views:
     return Views(images.permute(0, 3, 1, 2), alpha, cameras, sizes_px, tuple(map(str, range(len(cameras)))), "sv3d")
 
 
+def angles_deg(found: Cameras, true: Cameras) -> torch.Tensor:
+    apart = (found.positions - true.positions).norm(dim=1) / true.positions.norm(dim=1)
+    return torch.rad2deg(2 * torch.asin(apart / 2))
+
+
 def posed_as(views: Views, cameras: Cameras) -> Views:
     return Views(views.images, views.alpha, cameras, views.sizes_px, views.names, views.rig)
 
@@ -43,9 +50,7 @@ def posed_as(views: Views, cameras: Cameras) -> Views:
 def test_direction_and_elevation_are_found(elevation_deg, clockwise):
     true = Cameras.sv3d(15, elevation_deg, clockwise)
     found = estimate_orbit(posed_as(draw(true), Cameras.sv3d(15)))
-    apart = (found.cameras.positions - true.positions).norm(dim=1) / true.positions.norm(dim=1)
-    angle_deg = torch.rad2deg(2 * torch.asin(apart / 2))
-    assert angle_deg.max() < 2.5
+    assert angles_deg(found.cameras, true).max() < 2.5
     assert ("clockwise" if clockwise else "counter-clockwise") in found.assumptions[-1]
     torch.testing.assert_close(found.cameras.intrinsics, true.intrinsics)
 
@@ -65,3 +70,42 @@ def test_a_ball_says_nothing():
     found = estimate_orbit(views)
     assert found.cameras is views.cameras
     assert "as well as any other" in found.assumptions[-1]
+
+
+def uneven(count: int) -> Cameras:
+    """An orbit that hurries, dawdles and bobs."""
+    turn = torch.arange(count) * 2 * math.pi / count
+    azimuths_deg = torch.rad2deg(turn) + 14 * (turn + 0.6).sin()
+    elevations_deg = 5 + 12 * (turn - 0.4).sin() + 4 * (2 * turn).cos()
+    even = Cameras.sv3d(count)
+    radius = even.positions[0].norm().item()
+    return Cameras(
+        Cameras.spherical(azimuths_deg.tolist(), elevations_deg.tolist(), radius, 30.0).T_world_camera, even.intrinsics
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [21, 40])
+def test_an_uneven_path_is_found(count):
+    true = uneven(count)
+    views = posed_as(draw(true), Cameras.sv3d(count))
+    found = estimate_path(views)
+    before_deg = angles_deg(turned_to(views.cameras, true), true)
+    after_deg = angles_deg(turned_to(found.cameras, true), true)
+    assert after_deg.mean() < before_deg.mean() / 3
+    assert after_deg.max() < 6
+    assert "uneven" in found.assumptions[-1]
+
+
+def turned_to(cameras: Cameras, true: Cameras) -> Cameras:
+    """The cameras in the world turned so that they agree best with ``true``: balls do not show which way is up."""
+    left, _, right = torch.linalg.svd(true.positions.T @ cameras.positions)
+    R = torch.eye(4)
+    R[:3, :3] = left @ right
+    return Cameras(R @ cameras.T_world_camera, cameras.intrinsics)
+
+
+@pytest.mark.slow
+def test_an_even_orbit_stays_even():
+    views = draw(Cameras.sv3d(21, 10.0))
+    assert estimate_path(views).cameras is views.cameras

@@ -1,4 +1,4 @@
-"""Which way an orbit turns and how high its cameras stand, read off the pictures.
+"""Where the cameras of an orbit really stood, read off the pictures: direction, elevation, and an uneven path.
 
 A wrong guess shows twice. The viewing cones of wrong cameras meet in a shape too small to fill the silhouettes
 (Laurentini 1994), and the points of its surface have different colours in different pictures (Kutulakos & Seitz 2000,
@@ -9,10 +9,11 @@ below; colours can.
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from meshwright.cameras import Cameras
+from meshwright.hull import outline_distances_px
 from meshwright.progress import Progress, silent
 from meshwright.views import Views
 
@@ -22,7 +23,18 @@ _FIRST_DEG = (-25.0, -15.0, -5.0, 5.0, 15.0, 25.0, 40.0)
 _STEPS_DEG = (5.0, 2.0)
 _WRONG_VIEWS = 0.1  # share of silhouettes that may be wrong
 _COLOUR = 0.5  # weight of the colours' spread against the silhouettes' overlap
-_GAIN = 0.01  # in fit: less is no reason to leave the documented rig
+_GAIN = 0.05  # of what a fit lacks to 1: less is no reason to leave the cameras where they are
+
+# The search for an uneven path:
+_PATH_VIEWS = 24  # looked at; the cameras between them follow
+_PATH_STEPS = 150
+_PATH_RATE_DEG = 0.6  # of Adam, falling to nothing
+_RAYS_PER_VIEW = 64
+_SAMPLES_PER_RAY = 36
+_RIM_PX = 8.0  # rays start this far inside the outline at most, where they say most
+_TOLERATED = 0.05  # in world units: a ray that misses by much more is a wrong silhouette
+_STIFFNESS = 5e-5  # of the path, against the share of rays that miss
+_AZIMUTH_DEG, _ELEVATION_DEG, _AZIMUTH_BEND_DEG, _ELEVATION_BEND_DEG = 10.0, 5.0, 2.2, 1.1  # usual sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +82,140 @@ def estimate_orbit(views: Views, progress: Progress = silent) -> Views:
                 best, best_deg = tried[mirrored, candidate_deg], candidate_deg
     before = fit(False, given_deg, _FINE)
     progress("orbit", 1.0)
-    if best < before + _GAIN:
+    if not _better(best, before):
         said = f"the pictures fit the elevation of {given_deg:g} deg and this direction as well as any other"
         return replace(views, assumptions=(*views.assumptions, said))
     way = "clockwise" if mirrored != _clockwise(pictures.azimuths_deg) else "counter-clockwise"
-    said = f"measured in the pictures and used: {way}, elevation {best_deg:g} deg (fit {best:.2f}, before {before:.2f})"
+    said = f"measured in the pictures and used: {way}, elevation {best_deg:g} deg (fit {best:.3f}, before {before:.3f})"
     return replace(views, cameras=pictures.cameras(best_deg, mirrored), assumptions=(*views.assumptions, said))
+
+
+def estimate_path(views: Views, progress: Progress = silent) -> Views:
+    """Let the cameras of an orbit leave their even circle where that makes the silhouettes agree.
+
+    Films of "dynamic" orbits (SV3D draws them) turn unevenly and bob up and down. Every camera gets an azimuth and
+    an elevation of its own, along a smooth closed path that starts at the views' cameras; it is found by gradient
+    descent on how far rays through the silhouettes miss the visual hull. The cameras stay where that gains little.
+    ``views`` must be an orbit in order; `estimate_orbit` gives a good start.
+    """
+    few = views[[i * len(views) // _PATH_VIEWS for i in range(_PATH_VIEWS)]] if len(views) > _PATH_VIEWS else views
+    offsets_deg = _walk(few, progress)
+    positions = _moved(few.cameras.positions, offsets_deg)
+    moved = Cameras(Cameras.look_at(positions, 30.0).T_world_camera, few.cameras.intrinsics)
+    pictures = _small(few)
+    before, after = (_fit(pictures, cameras, _FINE) for cameras in (few.cameras, moved))
+    progress("path", 1.0)
+    if not _better(after, before):
+        return views
+    all_offsets_deg = _spread_over(offsets_deg, len(views))
+    T_world_camera = Cameras.look_at(_moved(views.cameras.positions, all_offsets_deg), 30.0).T_world_camera
+    azimuth_deg, elevation_deg = all_offsets_deg.abs().amax(dim=0).tolist()
+    said = (
+        f"the orbit is uneven: cameras were moved by up to {azimuth_deg:.0f} deg around the object"
+        f" and {elevation_deg:.0f} deg up or down (fit {after:.3f}, before {before:.3f})"
+    )
+    cameras = Cameras(T_world_camera, views.cameras.intrinsics)
+    return replace(views, cameras=cameras, assumptions=(*views.assumptions, said))
+
+
+def _walk(views: Views, progress: Progress) -> Float[Tensor, "views 2"]:
+    """Changes of azimuth and elevation in degrees under which rays through the silhouettes meet the hull."""
+    pictures = _small(views)
+    height_px, width_px = pictures.alpha.shape[2:]
+    sizes_px = torch.tensor([[height_px, width_px]] * len(views))
+    outlines_px = outline_distances_px(pictures.alpha, sizes_px)
+    positions = views.cameras.positions
+    generator = torch.Generator().manual_seed(0)
+    offsets_deg = torch.zeros(len(views), 2, requires_grad=True)
+    optimizer = torch.optim.Adam([offsets_deg], lr=_PATH_RATE_DEG)
+    for step in range(_PATH_STEPS):
+        progress("path", step / _PATH_STEPS)
+        optimizer.param_groups[0]["lr"] = _PATH_RATE_DEG * (1 - step / _PATH_STEPS)
+        posed = Cameras.look_at(_moved(positions, offsets_deg), 30.0)
+        cameras = Cameras(posed.T_world_camera, pictures.intrinsics)
+        miss = _ray_misses(outlines_px, cameras, pictures.radius, generator)
+        loss = (miss**2 / (miss**2 + _TOLERATED**2)).mean() + _STIFFNESS * _strain(offsets_deg)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            offsets_deg[:, 0] -= offsets_deg[:, 0].mean()  # turning the world changes nothing
+    return offsets_deg.detach()
+
+
+def _moved(positions: Float[Tensor, "views 3"], offsets_deg: Float[Tensor, "views 2"]) -> Float[Tensor, "views 3"]:
+    """Camera centres after changes of azimuth and elevation about the origin."""
+    radius = positions.norm(dim=1)
+    azimuth_rad = torch.atan2(positions[:, 1], positions[:, 0]) + torch.deg2rad(offsets_deg[:, 0])
+    elevation_rad = torch.asin(positions[:, 2] / radius) + torch.deg2rad(offsets_deg[:, 1])
+    level = elevation_rad.cos()
+    unit = torch.stack([level * azimuth_rad.cos(), level * azimuth_rad.sin(), elevation_rad.sin()], dim=1)
+    return radius[:, None] * unit
+
+
+def _strain(offsets_deg: Float[Tensor, "views 2"]) -> Float[Tensor, ""]:
+    """Distance from an even orbit, and bends of the closed path."""
+    usual = torch.tensor([_AZIMUTH_DEG, _ELEVATION_DEG])
+    usual_bend = torch.tensor([_AZIMUTH_BEND_DEG, _ELEVATION_BEND_DEG])
+    away = (offsets_deg - offsets_deg.mean(dim=0)) / usual
+    bend = (offsets_deg.roll(1, 0) + offsets_deg.roll(-1, 0) - 2 * offsets_deg) / usual_bend
+    return (away**2).sum() + (bend**2).sum()
+
+
+def _ray_misses(
+    outlines_px: Float[Tensor, "views 1 height width"], cameras: Cameras, radius: float, generator: torch.Generator
+) -> Float[Tensor, " rays"]:
+    """How far, in world units, rays through random points inside the silhouettes pass by the hull."""
+    view, uv = _random_points_inside(outlines_px, generator)
+    origins, directions = _rays(cameras, view, uv)
+    depth_z = radius + torch.linspace(-1.05, 1.05, _SAMPLES_PER_RAY)
+
+    def outside(points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
+        """Distance to the hull, as the largest distance from a viewing cone; negative inside."""
+        point_uv, point_z = cameras.project(points)
+        distance_px = torch.nn.functional.grid_sample(
+            outlines_px, (point_uv * 2 - 1)[:, :, None], padding_mode="border", align_corners=False
+        )[:, 0, :, 0]
+        focal_px = cameras.intrinsics[:, 1:2] * outlines_px.shape[2]
+        return (distance_px * point_z / focal_px).amax(dim=0)
+
+    with torch.no_grad():
+        samples = origins[:, None] + depth_z[None, :, None] * directions[:, None]
+        nearest = outside(samples.flatten(0, 1)).view(len(origins), -1).argmin(dim=1)
+    return torch.relu(outside(origins + depth_z[nearest][:, None] * directions))
+
+
+def _random_points_inside(
+    outlines_px: Float[Tensor, "views 1 height width"], generator: torch.Generator
+) -> tuple[Int[Tensor, " rays"], Float[Tensor, "rays 2"]]:
+    """Pixel centres just inside the silhouettes, the same number in every view."""
+    height_px, width_px = outlines_px.shape[2:]
+    rim = (outlines_px[:, 0] < -0.5) & (outlines_px[:, 0] > -_RIM_PX)
+    rim |= (outlines_px[:, 0] < 0) & ~rim.any(dim=2).any(dim=1)[:, None, None]  # a silhouette of a few pixels
+    index = torch.multinomial(rim.flatten(1).float(), _RAYS_PER_VIEW, replacement=True, generator=generator)
+    uv = torch.stack([(index % width_px + 0.5) / width_px, (index // width_px + 0.5) / height_px], dim=2)
+    return torch.arange(len(rim)).repeat_interleave(_RAYS_PER_VIEW), uv.flatten(0, 1)
+
+
+def _rays(
+    cameras: Cameras, view: Int[Tensor, " rays"], uv: Float[Tensor, "rays 2"]
+) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays 3"]]:
+    """Origins, and directions of unit ``depth_z``, of the rays through points ``uv`` of the pictures ``view``."""
+    fx, fy, cx, cy = cameras.intrinsics[view].unbind(1)
+    d_camera = torch.stack([(uv[:, 0] - cx) / fx, (cy - uv[:, 1]) / fy, -torch.ones(len(uv))], dim=1)
+    T_world_camera = cameras.T_world_camera[view]
+    return T_world_camera[:, :3, 3], (T_world_camera[:, :3, :3] @ d_camera[..., None])[..., 0]
+
+
+def _spread_over(offsets_deg: Float[Tensor, "some 2"], count: int) -> Float[Tensor, "views 2"]:
+    """Offsets of evenly chosen views for all ``count`` views, linear between them and around the turn."""
+    known = torch.tensor([i * count // len(offsets_deg) for i in range(len(offsets_deg))]).float()
+    around = torch.cat([offsets_deg, offsets_deg[:1]])
+    known = torch.cat([known, torch.tensor([float(count)])])
+    at = torch.arange(count).float()
+    right = torch.searchsorted(known, at, right=True).clamp(max=len(offsets_deg))
+    share = ((at - known[right - 1]) / (known[right] - known[right - 1]))[:, None]
+    return around[right - 1] * (1 - share) + around[right] * share
 
 
 def _small(views: Views) -> _Pictures:
@@ -90,6 +230,10 @@ def _small(views: Views) -> _Pictures:
         torch.rad2deg(torch.atan2(positions[:, 1], positions[:, 0])),
         positions.norm(dim=1).mean().item(),
     )
+
+
+def _better(after: float, before: float) -> bool:
+    return after - before > _GAIN * (1 - before)
 
 
 def _elevation_deg(cameras: Cameras) -> float:
