@@ -14,7 +14,8 @@ def unwrap(mesh: Mesh, texture_px: int = 2048, gutter_px: int = 8) -> Mesh:
 
     Charts are parallel projections of connected, nearly flat regions, to one scale (a texel is the same length
     everywhere, up to the projection's shrinking), none mirrored, ``gutter_px`` apart. No chart overlaps itself, as far
-    as two million samples can tell. Faces that use a vertex twice, and second copies of a face, are left out; all others, degenerate ones too, keep their order.
+    as two million samples can tell. Faces that use a vertex twice, and second copies of a face, are left out; all
+    others, degenerate ones too, keep their order.
 
     Raises:
         InputError: the mesh has no area, or falls into too many pieces for the texture.
