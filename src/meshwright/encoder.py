@@ -73,7 +73,7 @@ class _ViT(nn.Module):
         self, pixels: Float[Tensor, "views 3 height width"], camera: Float[Tensor, "views channels"], progress: Progress
     ) -> Float[Tensor, "views tokens channels"]:
         x = self.embeddings(pixels)
-        blocks = self.encoder["layer"]
+        blocks: nn.ModuleList = self.encoder["layer"]  # type: ignore[assignment]
         for number, block in enumerate(blocks, start=1):
             x = block(x, camera)
             progress("encoder", number / len(blocks))
