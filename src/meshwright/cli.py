@@ -271,7 +271,7 @@ def _load_views(
     progress: "ReportsProgress",
 ) -> "Views":
     """Views as the options say; what no option says of an orbit is read off its pictures."""
-    from meshwright.orbit import estimate_orbit
+    from meshwright.orbit import estimate_orbit, estimate_path
     from meshwright.views import load_views
 
     views = load_views(
@@ -279,7 +279,7 @@ def _load_views(
         background=background.value, masks=masks, max_size_px=max_size_px, progress=progress,
     )  # fmt: skip
     if rig is Rig.auto and views.rig in (Rig.sv3d, Rig.orbit) and elevation_deg is None and not clockwise:
-        views = estimate_orbit(views, progress)
+        views = estimate_path(estimate_orbit(views, progress), progress)
     return views
 
 

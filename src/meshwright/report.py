@@ -24,7 +24,7 @@ from meshwright.progress import Progress, silent
 from meshwright.raster import render
 from meshwright.views import Views
 
-LIBRARIES = ("meshwright", "torch", "numpy", "scipy", "numba", "pillow", "av", "trimesh", "PyMCubes", "xatlas")
+LIBRARIES = ("meshwright", "torch", "numpy", "scipy", "numba", "pillow", "av", "trimesh", "PyMCubes")
 
 
 @dataclass(frozen=True)
