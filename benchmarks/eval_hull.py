@@ -1,6 +1,6 @@
-"""How good visual hulls and their colours are, on scans: ``python benchmarks/eval_hull.py SCAN.glb ...``.
+"""How good visual hulls and their colours are, on scans: ``python -m benchmarks.eval_hull SCAN.glb ...``.
 
-Each scan is scaled to the unit ball and photographed 21 times at 512 x 512. The hull's mesh is compared with
+Each scan is scaled into the unit ball and photographed 21 times at 512 x 512. The hull's mesh is compared with
 
 - the silhouettes: IoU over the views, mean and worst;
 - the true visual hull, found without this package's field: a point is in it when the line to every camera meets the
@@ -24,8 +24,8 @@ from rich.table import Table
 from torch import Tensor
 from trimesh.ray.ray_pyembree import RayMeshIntersector
 
+from benchmarks.scans import load_scan, render_scan_views
 from meshwright.cameras import Cameras
-from meshwright.export import load_mesh
 from meshwright.hull import VisualHull, visual_hull
 from meshwright.mesh import Mesh
 from meshwright.raster import render
@@ -59,12 +59,12 @@ def main() -> None:
     )
     table = Table(*columns)
     for path in options.scans:
-        scan = unit_scan(path)
-        views = photograph(scan, orbit(21))
+        scan = load_scan(path)
+        views = render_scan_views(scan, orbit(21), SIZE_PX)
         cases = {path.stem: views}
         if options.wrong:
             cases |= {f"  {name}": wrong for name, wrong in wrong_silhouettes(views).items()}
-        between = photograph(scan, orbit(8, first_deg=11.0))
+        between = render_scan_views(scan, orbit(8, first_deg=11.0), SIZE_PX)
         for name, given in cases.items():
             table.add_row(name, *judge(scan, views, between, given, options.resolution))
     Console(width=140).print(table)
@@ -92,25 +92,13 @@ def judge(scan: Mesh, views: Views, between: Views, given: Views, resolution: in
         f"{cells * pixels_a_cell:.2f}",
         f"{psnr(drawn.rgb, views.images[right], views.alpha[right]):.2f}",
         f"{psnr(redrawn.rgb, between.images, between.alpha):.2f}",
-        " ".join(map(str, hull.rejected_views)),
+        " ".join(map(str, hull.rejected_views)) + f" +{hull.ignored_per_point}" * (hull.ignored_per_point > 0),
     ]
-
-
-def unit_scan(path: Path) -> Mesh:
-    scan = load_mesh(path)
-    vertices = scan.vertices - (scan.vertices.amax(0) + scan.vertices.amin(0)) / 2
-    return scan.replace(vertices=vertices / vertices.norm(dim=1).max())
 
 
 def orbit(count: int, first_deg: float = 0.0) -> Cameras:
     azimuths_deg = [first_deg + i * 360 / count for i in range(count)]
     return Cameras.spherical(azimuths_deg, [(-15.0, 15.0, 45.0)[i % 3] for i in range(count)], 4.0, 30.0)
-
-
-def photograph(scan: Mesh, cameras: Cameras) -> Views:
-    drawn = render(scan, cameras, SIZE_PX, SIZE_PX, samples=4)
-    sizes_px = torch.full((len(cameras), 2), SIZE_PX)
-    return Views(drawn.rgb, drawn.alpha, cameras, sizes_px, tuple(f"{i:03d}" for i in range(len(cameras))))
 
 
 def wrong_silhouettes(views: Views) -> dict[str, Views]:

@@ -29,6 +29,7 @@ from meshwright.views import Views
 _SAMPLES_AT_ONCE = 1 << 19  # views x points looked up together; fastest where it fits the caches
 _LIPSCHITZ = 1.5  # bound on how fast the field changes, for fields of view up to 90 degrees
 _SEARCH_CELLS = 40  # along a side of a region that is searched for the hull
+_SEARCH_ROUNDS = 12  # of searching the smaller region that the last round found
 _DOUBLINGS = 3  # from the first, coarse grid to the last
 _PARALLEL = 1e-4  # smallest mean squared sine between rays that still tells where they meet
 _RAYS = 4096  # looked along to see whether the views agree
@@ -232,7 +233,7 @@ class VisualHull:
 
     ``values[i, j, k]`` is the field at ``origin + cell_size * (i, j, k)`` in the world; it is positive on the
     grid's border, so its surface is closed. ``rejected_views`` are the numbers of views that contradict the others.
-    ``ignored_per_point``: so many of the others were overruled at each point, because the pictures do not quite agree.
+    ``ignored_per_point``: how many of the others were overruled at each point, because they disagree a little.
     """
 
     values: Float[Tensor, "nx ny nz"]
@@ -259,8 +260,7 @@ class VisualHull:
 def visual_hull(views: Views, resolution: int = 128, progress: Progress = silent) -> VisualHull:
     """The hull of all silhouettes in a grid of about ``resolution`` ** 3 cubic cells that fits the object.
 
-    Views that contradict the others are left out, and where many disagree a little, a few are overruled at
-    each point.
+    A view that contradicts the others is left out; where many disagree a little, a few are overruled at each point.
     Where the views leave the object unbounded (a single picture), it ends at the [-1, 1] cube.
 
     Raises:
@@ -293,7 +293,7 @@ def hull_mesh(
 
 @dataclass(frozen=True, eq=False)
 class _Cones:
-    """Intersection of viewing cones as a field; ``ignored`` views may contradict at any point."""
+    """Intersection of viewing cones as a field; at any point ``ignored`` views may say otherwise."""
 
     silhouettes: Silhouettes
     ignored: int = 0
@@ -347,11 +347,13 @@ def _bounding_box(cones: _Cones) -> _Box:
         if bool((found.low > region.low).all() and (found.high < region.high).all()):
             box = found
             break
-    while box is not None:
+    for _ in range(_SEARCH_ROUNDS):
+        if box is None:
+            raise _contradiction()
         larger, box = box, _occupied(cones, box)
         if box is not None and box.side > 0.7 * larger.side:
             return box
-    raise _contradiction()
+    raise _contradiction()  # the hull is no larger than a rounding error
 
 
 def _contradiction() -> InputError:
