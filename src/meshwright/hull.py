@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate, normalize
 
 from meshwright.cameras import Cameras
+from meshwright.compiled import compiled
 from meshwright.errors import InputError
 from meshwright.flexicubes import flexicubes, grid, marching_cubes
 from meshwright.mesh import Mesh
 from meshwright.progress import Progress, silent
-from meshwright.raster.kernels import _jit
 from meshwright.views import Views
 
 _SAMPLES_AT_ONCE = 1 << 19  # views x points looked up together; fastest where it fits the caches
@@ -117,7 +117,7 @@ def outline_distances_px(
     return torch.from_numpy(distances)[:, None].to(alpha.device)
 
 
-@_jit
+@compiled
 @no_type_check
 def _outline_distance(level):
     """Distance transform by propagating the nearest outline segment (Danielsson 1980)."""
@@ -150,7 +150,7 @@ def _outline_distance(level):
     return np.where(level < 0, np.sqrt(squared), -np.sqrt(squared))
 
 
-@_jit
+@compiled
 @no_type_check
 def _ask(squared, nearest, segments, i, j, from_i, from_j):
     if from_i < 0 or from_i >= squared.shape[0] or from_j < 0 or from_j >= squared.shape[1]:
@@ -160,7 +160,7 @@ def _ask(squared, nearest, segments, i, j, from_i, from_j):
         _offer(squared, nearest, segments, i, j, number)
 
 
-@_jit
+@compiled
 @no_type_check
 def _offer(squared, nearest, segments, i, j, number):
     """Take segment ``number`` for pixel (i, j) if it is nearer than the one known so far."""
@@ -176,7 +176,7 @@ def _offer(squared, nearest, segments, i, j, number):
         nearest[i, j] = number
 
 
-@_jit
+@compiled
 @no_type_check
 def _outline_segments(level):
     """Marching squares: rows (cell row, cell column, y, x, dy, dx), one a piece of the zero line."""
@@ -196,7 +196,7 @@ def _outline_segments(level):
     return segments
 
 
-@_jit
+@compiled
 @no_type_check
 def _cell_segments(level, i, j, out):
     """Pieces of the zero line between four neighbouring pixel centres, written to ``out``; returns how many."""

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from meshwright.compiled import compiled
 from meshwright.progress import Progress, silent
-from meshwright.raster.kernels import _jit
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +188,7 @@ class PlaneSampler:
         return texels, shares
 
 
-@_jit
+@compiled
 @no_type_check
 def _fill_taps(xyz, size, texels, shares):
     stride = size + 2
@@ -204,7 +204,7 @@ def _fill_taps(xyz, size, texels, shares):
             shares[i, tap + 2], shares[i, tap + 3] = left * lower, right * lower
 
 
-@_jit
+@compiled
 @no_type_check
 def _texel_below(coordinate, size):
     """Number of a coordinate's lower texel in the bordered plane, and the share of the one above it."""

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, no_type_check
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
+
+from meshwright.compiled import compiled
 
 SUBPIXEL_BITS = 12
 """Vertices are rounded to 1/4096 of a pixel before coverage is decided, in integers."""
@@ -91,14 +92,7 @@ def _in_parallel(kernel: Callable[..., None], items: Iterable[tuple[Any, ...]], 
             pass
 
 
-def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # nowhere to keep compiled code: a read-only install without a home folder
-        return numba.njit(nogil=True)(function)
-
-
-@_jit
+@compiled
 @no_type_check
 def snap(first, end, projected, snapped):
     """Fill ``snapped`` with rounded picture coordinates, or OUTSIDE."""
@@ -111,7 +105,7 @@ def snap(first, end, projected, snapped):
                 snapped[i, 0], snapped[i, 1] = int(np.rint(x * _ONE)), int(np.rint(y * _ONE))
 
 
-@_jit
+@compiled
 @no_type_check
 def _corners(projected, view, faces, face):
     a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
@@ -128,7 +122,7 @@ def _corners(projected, view, faces, face):
     )
 
 
-@_jit
+@compiled
 @no_type_check
 def _edge_functions(corners, x, y):
     """Homogeneous edge functions at the point (x, y), in pixels (Olano and Greer 1997, "Triangle scan conversion
@@ -139,7 +133,7 @@ def _edge_functions(corners, x, y):
     return bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx, ax, ay, bx, by, cx, cy
 
 
-@_jit
+@compiled
 @no_type_check
 def _pixel_weights(corners, x, y):
     """Perspective-correct barycentric coordinates and depth_z at the point (x, y); never outside the face."""
@@ -156,7 +150,7 @@ def _pixel_weights(corners, x, y):
     return wa * inverse, wb * inverse, wc * inverse, max(depth_z, NEAR_Z)
 
 
-@_jit
+@compiled
 @no_type_check
 def _fill(corners, first_row, end_row, projected, view, faces, face, face_ids, depth_z):
     """Write ``face`` where it is the nearest so far, in rows first_row to end_row; equal depths go to the lower id."""
@@ -195,7 +189,7 @@ def _fill(corners, first_row, end_row, projected, view, faces, face, face_ids, d
         row_c += (bx - ax) * _ONE
 
 
-@_jit
+@compiled
 @no_type_check
 def rasterize(
     view,
@@ -239,7 +233,7 @@ def rasterize(
             weights[view, row, col, 2] = wc
 
 
-@_jit
+@compiled
 @no_type_check
 def rasterize_backward(view, first_row, end_row, sums, projected, faces, face_ids, grad_weights, grad_depth_z):
     """Add to ``sums`` the gradient with respect to ``projected``: the derivative of _pixel_weights."""
@@ -279,7 +273,7 @@ def rasterize_backward(view, first_row, end_row, sums, projected, faces, face_id
             sums[view, c, 2] += gz * wc - x * gx - y * gy
 
 
-@_jit
+@compiled
 @no_type_check
 def interpolate(first, end, face_ids, weights, faces, attributes, out):
     """Fill ``out`` with attributes; ``face_ids``, ``weights`` and ``out`` have one row a pixel."""
@@ -296,7 +290,7 @@ def interpolate(first, end, face_ids, weights, faces, attributes, out):
             )
 
 
-@_jit
+@compiled
 @no_type_check
 def interpolate_backward(first, end, sums, face_ids, weights, faces, attributes, grad_out, grad_weights):
     """Add to ``sums`` the gradient with respect to ``attributes`` and fill ``grad_weights``."""
@@ -318,7 +312,7 @@ def interpolate_backward(first, end, sums, face_ids, weights, faces, attributes,
         grad_weights[i, 2] = gc
 
 
-@_jit
+@compiled
 @no_type_check
 def mip_levels(view, first_row, end_row, projected, faces, face_ids, weights, uv, uv_faces, size, out):
     """Fill ``out`` with log2 of texels per pixel; ``size`` is the texture's (width, height)."""
@@ -349,7 +343,7 @@ def mip_levels(view, first_row, end_row, projected, faces, face_ids, weights, uv
                 out[view, row, col] = 0.5 * np.log2(max(max(across, down) / (total * total), 1e-20))
 
 
-@_jit
+@compiled
 @no_type_check
 def _blend_of_levels(level, levels):
     """The finer of the two levels to blend, and the coarser one's share."""
@@ -358,7 +352,7 @@ def _blend_of_levels(level, levels):
     return lower, level - np.float32(lower)
 
 
-@_jit
+@compiled
 @no_type_check
 def _wrap(index, size, repeat):
     if 0 <= index < size:
@@ -366,7 +360,7 @@ def _wrap(index, size, repeat):
     return index % size if repeat else min(max(index, 0), size - 1)
 
 
-@_jit
+@compiled
 @no_type_check
 def _texel_corner(u, v, height, width, offset, repeat):
     """The four texels around (u, v), upper left, upper right, lower left, lower right, and (u, v) among them."""
@@ -381,7 +375,7 @@ def _texel_corner(u, v, height, width, offset, repeat):
     return upper + left_col, upper + right_col, lower + left_col, lower + right_col, right, down
 
 
-@_jit
+@compiled
 @no_type_check
 def sample_texture(first, end, texels, sizes, repeat, uv, levels, out):
     """Fill ``out``; ``texels`` holds all levels, each with (height, width, offset) in ``sizes``."""
@@ -401,7 +395,7 @@ def sample_texture(first, end, texels, sizes, repeat, uv, levels, out):
                 out[i, k] += weight * (above + down * (below - above))
 
 
-@_jit
+@compiled
 @no_type_check
 def sample_texture_grad_uv(first, end, texels, sizes, repeat, uv, levels, grad_out, grad_uv):
     for i in range(first, end):
@@ -423,7 +417,7 @@ def sample_texture_grad_uv(first, end, texels, sizes, repeat, uv, levels, grad_o
         grad_uv[i, 1] = grad_v
 
 
-@_jit
+@compiled
 @no_type_check
 def sample_texture_grad_texels(sizes, repeat, uv, levels, grad_out, grad_texels):
     """Add to ``grad_texels``; one thread, since any point may touch any texel."""
@@ -446,7 +440,7 @@ def sample_texture_grad_texels(sizes, repeat, uv, levels, grad_out, grad_texels)
                 grad_texels[s, k] += g * right * down
 
 
-@_jit
+@compiled
 @no_type_check
 def _crossing(screen, view, p, q, axis, line):
     """Where the edge from p to q crosses a row or column of pixel centres."""
@@ -455,7 +449,7 @@ def _crossing(screen, view, p, q, axis, line):
     return screen[view, p, axis] + fraction * (screen[view, q, axis] - screen[view, p, axis])
 
 
-@_jit
+@compiled
 @no_type_check
 def _side(screen, view, p, q, tip):
     """Positive where ``tip`` lies to one side of the edge from p to q in the picture, negative to the other."""
@@ -463,7 +457,7 @@ def _side(screen, view, p, q, tip):
     return qx * (screen[view, tip, 1] - screen[view, p, 1]) - qy * (screen[view, tip, 0] - screen[view, p, 0])
 
 
-@_jit
+@compiled
 @no_type_check
 def _turns_back(screen, view, faces, partners, face, edge):
     """Whether the surface turns back or ends at an edge, seen from the camera; not if part of it is behind that."""
@@ -477,7 +471,7 @@ def _turns_back(screen, view, faces, partners, face, edge):
     return _side(screen, view, p, q, tip) * _side(screen, view, p, q, next_tip) > 0
 
 
-@_jit
+@compiled
 @no_type_check
 def _walk(screen, view, faces, partners, face, goal, axis, start, line, direction):
     """Follow the surface from face to face along a row or column, from one pixel centre towards the next.
@@ -515,7 +509,7 @@ def _walk(screen, view, faces, partners, face, goal, axis, start, line, directio
     return -1
 
 
-@_jit
+@compiled
 @no_type_check
 def _mark(screen, view, p, q, axis, first_row, end_row, edges):
     """Write -2 into ``edges`` for all pairs of pixel centres between which the edge from p to q passes."""
@@ -533,7 +527,7 @@ def _mark(screen, view, p, q, axis, first_row, end_row, edges):
             edges[1, view, int(u), line] = -2
 
 
-@_jit
+@compiled
 @no_type_check
 def find_silhouettes(view, first_row, end_row, screen, faces, partners, face_ids, depth_z, edges):
     """Fill ``edges[axis]`` with the half edge of the silhouette between a pixel and the next along the axis, or -1.
