@@ -30,8 +30,8 @@ def reconstruct(
 ) -> Mesh:
     """Turn posed pictures of one object into a coloured mesh, in the world frame of ``views.cameras``.
 
-    Without a model the shape is the visual hull of the silhouettes on a grid of ``resolution`` cells along its
-    longest side, and the colours are the pictures', seen where each vertex is seen best. A model (see
+    Without a model the shape is the visual hull of the silhouettes on a grid of about ``resolution`` cubed cells
+    that fits the object, and the colours are the pictures', seen where each vertex is seen best. A model (see
     `meshwright.weights.load_model`) gives shape and colours by its own, on its own grid. The mesh comes back on the
     CPU.
 
