@@ -134,7 +134,8 @@ def reconstruct(
     model_dir: ModelDirOption = None,
     revision: RevisionOption = None,
     resolution: Annotated[
-        int, typer.Option(min=16, max=512, help="The hull's grid has about this many cells cubed; models have their own.")
+        int,
+        typer.Option(min=16, max=512, help="The hull's grid has about this many cells cubed; models have their own."),
     ] = 128,
     surface: Annotated[Surface, typer.Option(help="How the surface is taken out of the grid.")] = Surface.flexicubes,
     turntable: Annotated[bool, typer.Option("--turntable", help="Also write turntable.mp4.")] = False,
