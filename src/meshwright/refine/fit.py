@@ -1,0 +1,319 @@
+"""Fit a mesh, and if asked the cameras, to pictures: analysis by synthesis, coarse to fine."""
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from meshwright.cameras import Cameras
+from meshwright.errors import InputError
+from meshwright.losses import charbonnier, geman_mcclure_weight, normal_roughness, silhouette_error
+from meshwright.mesh import Mesh
+from meshwright.progress import Progress, silent
+from meshwright.refine.pictures import Pictures
+from meshwright.refine.poses import PoseCorrections
+from meshwright.refine.remesh import edge_length_for, remesh
+from meshwright.refine.scene import (
+    COLOR_SCALE,
+    Comparison,
+    Sight,
+    Topology,
+    compare,
+    look,
+    nearest_views,
+    photo_error,
+)
+from meshwright.refine.smoother import SmoothSteps
+from meshwright.views import Views
+
+_STIFFNESS = 8.0  # lambda of the smooth steps: what moves together reaches about its square root in edges
+_STEP = 0.008  # first step in the latent, of the mesh's size
+_STEP_FALL = 0.3  # of a stage's steps, from first to last
+_STAGE_FALL = 0.7  # from stage to stage
+_PHOTO, _ROUGHNESS, _DEPTH = 40.0, 4.0, 40.0  # weights; that of the silhouettes is 1
+_CREASE = 0.1  # differences of unit normals above this are creases, not roughness
+_DEPTH_SCALE = 0.01  # of the mesh's size: robust beyond
+_VIEWS_A_STEP = 6
+_PARTNERS = 4  # nearest other views, of which each pixel is compared with one
+_POINTS = 20_000  # pixels compared in a step
+_LOOK_AROUND = 10  # steps after which visibility and the trust in views are found anew
+_JUDGE = 25  # steps between looks at the withheld pixels, in the last stage
+_FEWEST_TO_VOTE = 4  # views, of which one may be found wrong
+_OUTLIER = 3.0  # a view so many times worse than the median has lost three quarters of its weight
+_OUTLINE_SLACK_PX = 0.5  # outlines this far off say nothing against a view
+_DROPPED = 0.1  # share of views, the worst, that do not count when states are judged
+
+
+@dataclass(frozen=True)
+class _Stage:
+    vertices: int
+    largest_px: int
+    steps: int
+
+
+_STAGES = {
+    "fast": (_Stage(1500, 80, 80), _Stage(3000, 160, 80), _Stage(6000, 320, 60)),
+    "full": (_Stage(1500, 80, 100), _Stage(3000, 160, 100), _Stage(6000, 320, 120), _Stage(12000, 512, 150)),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """``mesh``: shape only, without colours. ``views``: as given, but for refined cameras.
+
+    ``error_before`` and ``error_after``: mean squared error of colours and coverage on pixels withheld from the fit,
+    predicted from the other views by way of the mesh. ``view_trust``: 1 for views that agree with the others, towards
+    0 for those that do not and were disregarded.
+    """
+
+    mesh: Mesh
+    views: Views
+    error_before: float
+    error_after: float
+    view_trust: Float[Tensor, " views"]
+
+
+def refine(
+    mesh: Mesh,
+    views: Views,
+    *,
+    level: Literal["fast", "full"] = "fast",
+    refine_cameras: bool = False,
+    time_budget_s: float | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Refined:
+    """Move the surface, remeshed to even triangles, until it shows what the pictures show.
+
+    Silhouettes must agree, and points must have the same colour in all views that see them. Topology stays; a closed
+    mesh stays closed. The best state on withheld pixels is returned, the start itself if nothing was better.
+    Equal inputs and ``seed`` give equal results, unless ``time_budget_s`` (wall clock) ends the work early.
+
+    Raises:
+        InputError: the mesh has no faces, or ``time_budget_s`` is not positive.
+    """
+    if len(mesh.faces) == 0:
+        raise InputError("the mesh to refine has no faces; give one with a surface")
+    if time_budget_s is not None and not time_budget_s > 0:
+        raise InputError(f"a time budget of {time_budget_s:g} s leaves no time to refine; give a positive one")
+    budget_s = math.inf if time_budget_s is None else time_budget_s
+    return _Fit(mesh, views, _STAGES[level], refine_cameras, budget_s, seed, progress).run()
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    mesh: Mesh
+    cameras: Cameras
+    error: float
+
+
+class _Fit:
+    """The state between steps: the mesh and cameras at hand, the trust in views, and the best state so far."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        views: Views,
+        stages: tuple[_Stage, ...],
+        refine_cameras: bool,
+        time_budget_s: float,
+        seed: int,
+        progress: Progress,
+    ) -> None:
+        self._views, self._stages, self._seed, self._progress = views, stages, seed, progress
+        self._began, self._time_budget_s = time.monotonic(), time_budget_s
+        self._vertices, self._faces = mesh.vertices, mesh.faces
+        self._size = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm()) / 2
+        self._near = nearest_views(views.cameras, _PARTNERS)
+        self._trust = torch.ones(len(views)).to(views.images)
+        self._poses = PoseCorrections(views.cameras) if refine_cameras else None
+        self._random = torch.Generator().manual_seed(seed)
+        self._judged = Pictures.of(views, stages[-1].largest_px, seed)
+        self._best = self._start = self._judge(mesh.replace(vertex_colors=None, uv=None, uv_faces=None, texture=None))
+
+    def run(self) -> Refined:
+        costs = torch.tensor([stage.steps * stage.largest_px**2 for stage in self._stages], dtype=torch.float64)
+        shares = (costs.cumsum(0) / costs.sum()).tolist()
+        for number, stage in enumerate(self._stages):
+            self._fit_stage(number, stage, self._began + self._time_budget_s * shares[number])
+        self._progress("refine", 1.0, self._said())
+        views = dataclasses.replace(self._views, cameras=self._best.cameras)
+        return Refined(self._best.mesh, views, self._start.error, self._best.error, self._trust)
+
+    def _fit_stage(self, number: int, stage: _Stage, deadline: float) -> None:
+        if time.monotonic() > deadline:
+            return
+        length = edge_length_for(self._vertices, self._faces, stage.vertices)
+        self._vertices, self._faces = remesh(self._vertices, self._faces, length)
+        pictures = Pictures.of(self._views, stage.largest_px, self._seed)
+        topology = Topology.of(self._faces)
+        steps = SmoothSteps(self._vertices, self._faces, _STIFFNESS)
+        for step in range(stage.steps):
+            if step % _LOOK_AROUND == 0:
+                depth_z = self._look_around(topology, pictures)
+            loss, gradient = self._gradient(step, topology, pictures, depth_z)
+            fall = 1 - (1 - _STEP_FALL) * step / stage.steps
+            self._vertices = steps.step(gradient, _STEP * self._size * _STAGE_FALL**number * fall)
+            last = step + 1 == stage.steps or time.monotonic() > deadline
+            if last or (number + 1 == len(self._stages) and (step + 1) % _JUDGE == 0):
+                self._keep_if_better()
+            done = (number + (step + 1) / stage.steps) / len(self._stages)
+            self._progress("refine", min(done, 0.999), f"loss {loss:.4f}, {self._said()}")
+            if last:
+                return
+
+    def _said(self) -> str:
+        return f"withheld error {self._start.error:.5f} -> {self._best.error:.5f}"
+
+    def _cameras(self) -> Cameras:
+        return self._views.cameras if self._poses is None else self._poses.cameras()
+
+    def _gradient(
+        self, step: int, topology: Topology, pictures: Pictures, depth_z: Float[Tensor, "views height width"]
+    ) -> tuple[float, Float[Tensor, "vertices 3"]]:
+        """The loss over some of the views, and its gradient; moves the cameras on, if they are to move."""
+        turns = math.ceil(len(self._views) / _VIEWS_A_STEP)
+        chosen = torch.arange(step % turns, len(self._views), turns, device=depth_z.device)
+        vertices = self._vertices.detach().requires_grad_(True)
+        cameras = self._cameras()
+        sight = look(vertices, topology, cameras[chosen], *depth_z.shape[1:])
+        wanted = pictures[chosen]
+        outline = silhouette_error(sight.coverage, wanted.alpha, wanted.kept.to(vertices.dtype))
+        loss = (outline * self._trust[chosen]).mean()
+        loss = loss + _ROUGHNESS * normal_roughness(vertices, topology.faces, topology.pairs, _CREASE)
+        if len(self._views) > 1:
+            points = _choose(_comparable(sight, wanted), _POINTS, self._random)
+            comparison = self._compare(sight, chosen, points, cameras, pictures, depth_z)
+            loss = loss + _PHOTO * photo_error(comparison, self._trust)
+        if wanted.depth_z is not None:
+            loss = loss + _DEPTH * self._depth_error(sight, wanted, chosen)
+        if self._poses is None:
+            loss.backward()
+        else:
+            self._poses.descend(loss)
+        assert vertices.grad is not None
+        return float(loss.detach()), vertices.grad
+
+    def _compare(
+        self,
+        sight: Sight,
+        chosen: Int[Tensor, " chosen"],
+        points: Int[Tensor, "points 3"],
+        cameras: Cameras,
+        pictures: Pictures,
+        depth_z: Float[Tensor, "views height width"],
+    ) -> Comparison:
+        """Pixels (view, row, column) of a sight against one of the views near to theirs, drawn by lot."""
+        at = tuple(points.unbind(1))
+        view = chosen[points[:, 0]]
+        lot = torch.randint(self._near.shape[1], (len(points),), generator=self._random).to(view.device)
+        return compare(
+            sight.points[at],
+            sight.normals[at],
+            pictures[chosen].colors[at],
+            view,
+            self._near[view, lot],
+            cameras,
+            pictures,
+            depth_z,
+        )
+
+    def _depth_error(self, sight: Sight, wanted: Pictures, chosen: Int[Tensor, " chosen"]) -> Float[Tensor, ""]:
+        assert wanted.depth_z is not None
+        both = (wanted.depth_z > 0) & (sight.fragments.depth_z > 0) & wanted.kept
+        offset = torch.where(both, sight.fragments.depth_z - wanted.depth_z, 0) / self._size
+        error = charbonnier(offset.square(), _DEPTH_SCALE) / _DEPTH_SCALE
+        return (error.mean(dim=(1, 2)) * self._trust[chosen]).mean()
+
+    @torch.no_grad()
+    def _look_around(self, topology: Topology, pictures: Pictures) -> Float[Tensor, "views height width"]:
+        """Depths of all views, for visibility; and how far each view is to be trusted, given that most are right."""
+        cameras = self._cameras()
+        sight = look(self._vertices, topology, cameras, *pictures.alpha.shape[1:])
+        depth_z = sight.fragments.depth_z
+        if len(self._views) < _FEWEST_TO_VOTE:
+            return depth_z
+        outline = silhouette_error(sight.coverage, pictures.alpha, pictures.kept.to(depth_z.dtype))
+        everywhere = torch.arange(len(self._views), device=depth_z.device)
+        points = _choose(_comparable(sight, pictures), 2 * _POINTS, self._random)
+        comparison = self._compare(sight, everywhere, points, cameras, pictures, depth_z)
+        color = _per_view_error(comparison, self._near)
+        self._trust = _trust(outline, _OUTLINE_SLACK_PX) * _trust(color, COLOR_SCALE)
+        return depth_z
+
+    @torch.no_grad()
+    def _keep_if_better(self) -> None:
+        state = self._judge(Mesh(self._vertices, self._faces))
+        if state.error < self._best.error:
+            self._best = state
+
+    @torch.no_grad()
+    def _judge(self, mesh: Mesh) -> _State:
+        """Predict the withheld pixels from the other views: colours by way of the mesh, coverage by the mesh."""
+        cameras = self._cameras()
+        cameras = Cameras(cameras.T_world_camera.detach(), cameras.intrinsics.detach())
+        pictures = self._judged
+        sight = look(mesh.vertices, Topology.of(mesh.faces), cameras, *pictures.alpha.shape[1:])
+        points = ((sight.fragments.face_ids >= 0) & pictures.withheld).nonzero()
+        at = tuple(points.unbind(1))
+        total = torch.zeros_like(sight.points[at])
+        weight = torch.zeros_like(total[:, :1])
+        for other in self._near.unbind(1):
+            comparison = compare(
+                sight.points[at],
+                sight.normals[at],
+                pictures.colors[at],
+                at[0],
+                other[at[0]],
+                cameras,
+                pictures,
+                sight.fragments.depth_z,
+            )
+            total += comparison.trust[:, None] * comparison.colors
+            weight += comparison.trust[:, None]
+        mean = _mean_colors(pictures)
+        colors = torch.where(weight > 0, total / weight.clamp(min=torch.finfo(weight.dtype).tiny), mean[at[0]])
+        coverage = sight.coverage[..., None]
+        predicted = mean[:, None, None].expand_as(pictures.colors).index_put(at, colors) * coverage + (1 - coverage)
+        squared = (predicted - pictures.colors).square().mean(3) + (sight.coverage - pictures.alpha).square()
+        errors = (squared * pictures.withheld).sum(dim=(1, 2)) / pictures.withheld.sum(dim=(1, 2)).clamp(min=1)
+        counted = len(errors) - int(_DROPPED * len(errors))
+        return _State(mesh, cameras, float(errors.sort().values[:counted].mean()))
+
+
+def _comparable(sight: Sight, pictures: Pictures) -> Int[Tensor, "pixels 3"]:
+    return ((sight.fragments.face_ids >= 0) & pictures.opaque & pictures.kept).nonzero()
+
+
+def _choose(rows: Int[Tensor, "rows columns"], count: int, random: torch.Generator) -> Int[Tensor, "chosen columns"]:
+    """Some of the rows, drawn by lot; all if there are no more than ``count``."""
+    if len(rows) <= count:
+        return rows
+    return rows[torch.randint(len(rows), (count,), generator=random).to(rows.device)]
+
+
+def _mean_colors(pictures: Pictures) -> Float[Tensor, "views 3"]:
+    """What is said of points that no other view sees: the mean of the object in the picture, white apart."""
+    weight = (pictures.alpha * pictures.kept)[..., None]
+    return ((pictures.colors - (1 - pictures.alpha[..., None])) * pictures.kept[..., None]).sum(
+        dim=(1, 2)
+    ) / weight.sum(dim=(1, 2)).clamp(min=1)
+
+
+def _per_view_error(comparison: Comparison, near: Int[Tensor, "views others"]) -> Float[Tensor, " views"]:
+    """Median over a view's partners of the mean difference of colours: one wrong partner does not blame a view."""
+    views = len(near)
+    pair = comparison.view * views + comparison.other
+    seen = torch.zeros(views * views).to(comparison.squared).index_add_(0, pair, comparison.trust)
+    difference = torch.zeros_like(seen).index_add_(0, pair, comparison.trust * comparison.squared.sqrt())
+    mean = torch.where(seen > 0, difference / seen, torch.nan).view(views, views)
+    return mean.gather(1, near).nanmedian(dim=1).values.nan_to_num(0.0)
+
+
+def _trust(errors: Float[Tensor, " views"], slack: float) -> Float[Tensor, " views"]:
+    return geman_mcclure_weight(errors, _OUTLIER * errors.median() + slack)

@@ -1,0 +1,119 @@
+"""What the mesh at hand looks like from the cameras at hand, and how far that is from the pictures."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from meshwright.cameras import Cameras
+from meshwright.losses import charbonnier
+from meshwright.mesh import Mesh
+from meshwright.raster import Fragments, antialias, edge_partners, interpolate, rasterize
+from meshwright.refine.pictures import Pictures, look_up, project_each
+
+COLOR_SCALE = 0.03  # differences of colour above this are for other reasons than shape, more and more
+_GRAZING_COS = 0.15  # surface seen at a flatter angle than this shows nothing
+_DEPTH_SLACK_PX = 3.0  # depth differences up to so many pixel sides are the surface itself
+
+
+@dataclass(frozen=True, eq=False)
+class Topology:
+    """What follows from the faces alone. ``pairs``: faces that share an edge."""
+
+    faces: Int[Tensor, "faces 3"]
+    partners: Int[Tensor, "faces 3"]
+    pairs: Int[Tensor, "pairs 2"]
+
+    @classmethod
+    def of(cls, faces: Int[Tensor, "faces 3"]) -> "Topology":
+        partners = edge_partners(faces)
+        other = partners.flatten()
+        half_edge = torch.arange(len(other), device=faces.device)
+        once = half_edge < other
+        return cls(faces, partners, torch.stack([half_edge[once] // 3, other[once] // 3], dim=1))
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """Some views of the mesh. ``coverage``: antialiased; ``points`` and ``normals``: of the surface in each pixel."""
+
+    fragments: Fragments
+    coverage: Float[Tensor, "views height width"]
+    points: Float[Tensor, "views height width 3"]
+    normals: Float[Tensor, "views height width 3"]
+
+
+def look(
+    vertices: Float[Tensor, "vertices 3"], topology: Topology, cameras: Cameras, height: int, width: int
+) -> Sight:
+    """Draw the mesh; differentiable with respect to vertices and cameras, but for the normals."""
+    fragments = rasterize(vertices, topology.faces, cameras, height, width)
+    normals = Mesh(vertices.detach(), topology.faces).vertex_normals()
+    seen = (fragments.face_ids >= 0)[..., None].to(vertices.dtype)
+    return Sight(
+        fragments,
+        antialias(seen, fragments, topology.faces, topology.partners)[..., 0],
+        interpolate(fragments, topology.faces, vertices),
+        normalize(interpolate(fragments, topology.faces, normals).detach(), dim=3),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Pixels of one view against what other views show of the same points.
+
+    ``view`` and ``other``: the two views. ``squared``: squared difference of colours. ``trust``: 0 where the other view
+    does not see the point, else how squarely both see it, at most 1.
+    """
+
+    view: Int[Tensor, " points"]
+    other: Int[Tensor, " points"]
+    squared: Float[Tensor, " points"]
+    trust: Float[Tensor, " points"]
+    colors: Float[Tensor, "points 3"]
+
+
+def compare(
+    points: Float[Tensor, "points 3"],
+    normals: Float[Tensor, "points 3"],
+    colors: Float[Tensor, "points 3"],
+    view: Int[Tensor, " points"],
+    other: Int[Tensor, " points"],
+    cameras: Cameras,
+    pictures: Pictures,
+    depth_z: Float[Tensor, "views height width"],
+) -> Comparison:
+    """Compare the ``colors`` that ``view`` has of ``points`` with those in ``other``, hidden where ``depth_z`` says so.
+
+    The gradient says where the points would have to move for the other view to agree: photo-consistency, as exact as
+    the pictures are, whatever the size of the faces.
+    """
+    uv, z = project_each(cameras, other, points)
+    usable = (pictures.opaque & pictures.kept)[..., None].to(colors.dtype)
+    seen = look_up(torch.cat([pictures.colors, usable, depth_z[..., None]], dim=3), other, uv)
+    with torch.no_grad():
+        positions = cameras.positions
+        cos = (normalize(positions[other] - points, dim=1) * normals).sum(1).clamp(min=0)
+        cos_own = (normalize(positions[view] - points, dim=1) * normals).sum(1).clamp(min=0)
+        pixel = z / (cameras.intrinsics[other, 1] * depth_z.shape[1])
+        slope = (1 - cos * cos).clamp(min=0).sqrt() / cos.clamp(min=_GRAZING_COS)
+        visible = (z > 0) & (seen[:, 3] > 0.99) & (cos > _GRAZING_COS)
+        visible &= (z - seen[:, 4]).abs() < _DEPTH_SLACK_PX * pixel * (1 + slope)
+        trust = torch.where(visible, cos * cos_own, 0)
+    return Comparison(view, other, (seen[:, :3] - colors).square().sum(1), trust, seen[:, :3])
+
+
+def photo_error(comparison: Comparison, view_trust: Float[Tensor, " views"]) -> Float[Tensor, ""]:
+    """Mean robust difference of colours, in multiples of `COLOR_SCALE`, over all points, unseen ones counting as 0."""
+    trust = comparison.trust * view_trust[comparison.view] * view_trust[comparison.other]
+    error = charbonnier(comparison.squared, COLOR_SCALE) / COLOR_SCALE
+    return (trust * error).sum() / max(1, len(trust))
+
+
+def nearest_views(cameras: Cameras, count: int) -> Int[Tensor, "views others"]:
+    """For each view the others, at most ``count``, from the most similar direction on."""
+    directions = normalize(cameras.positions, dim=1)
+    cos = (directions @ directions.T).fill_diagonal_(-torch.inf)
+    return cos.argsort(dim=1, descending=True, stable=True)[:, : min(count, len(cameras) - 1)]
