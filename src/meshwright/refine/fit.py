@@ -31,11 +31,10 @@ from meshwright.refine.scene import (
 from meshwright.refine.smoother import SmoothSteps
 from meshwright.views import Views
 
-_STIFFNESS = 8.0  # lambda of the smooth steps: what moves together reaches about its square root in edges
-_STEP = 0.008  # first step in the latent, of the mesh's size
+_STEP = 0.01  # first step in the latent, of the mesh's size
 _STEP_FALL = 0.3  # of a stage's steps, from first to last
 _STAGE_FALL = 0.7  # from stage to stage
-_PHOTO, _ROUGHNESS, _DEPTH = 40.0, 4.0, 40.0  # weights; that of the silhouettes is 1
+_PHOTO, _ROUGHNESS, _DEPTH = 400.0, 10.0, 40.0  # weights; that of the silhouettes is 1
 _CREASE = 0.1  # differences of unit normals above this are creases, not roughness
 _DEPTH_SCALE = 0.01  # of the mesh's size: robust beyond
 _VIEWS_A_STEP = 6
@@ -51,14 +50,22 @@ _DROPPED = 0.1  # share of views, the worst, that do not count when states are j
 
 @dataclass(frozen=True)
 class _Stage:
+    """``stiffness``: lambda of the smooth steps; what moves together reaches about its square root in edges."""
+
     vertices: int
     largest_px: int
     steps: int
+    stiffness: float
 
 
 _STAGES = {
-    "fast": (_Stage(1500, 80, 80), _Stage(3000, 160, 80), _Stage(6000, 320, 60)),
-    "full": (_Stage(1500, 80, 100), _Stage(3000, 160, 100), _Stage(6000, 320, 120), _Stage(12000, 512, 150)),
+    "fast": (_Stage(1500, 80, 80, 8.0), _Stage(3000, 160, 80, 4.0), _Stage(6000, 320, 80, 2.0)),
+    "full": (
+        _Stage(1500, 80, 100, 8.0),
+        _Stage(3000, 160, 150, 4.0),
+        _Stage(6000, 320, 150, 3.0),
+        _Stage(12000, 512, 150, 2.0),
+    ),
 }
 
 
@@ -152,7 +159,7 @@ class _Fit:
         self._vertices, self._faces = remesh(self._vertices, self._faces, length)
         pictures = Pictures.of(self._views, stage.largest_px, self._seed)
         topology = Topology.of(self._faces)
-        steps = SmoothSteps(self._vertices, self._faces, _STIFFNESS)
+        steps = SmoothSteps(self._vertices, self._faces, stage.stiffness)
         for step in range(stage.steps):
             if step % _LOOK_AROUND == 0:
                 depth_z = self._look_around(topology, pictures)

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 from meshwright.cameras import Cameras
 from meshwright.views import Views
 
-_BLOCKS = 40  # withheld blocks along the longer side of a canvas
+_BLOCKS = 128  # withheld blocks along the longer side of a canvas
 _WITHHELD = 0.05  # of them
 _OPAQUE = 0.95  # coverage above which a pixel has the colour of the object
 
@@ -35,17 +35,20 @@ class Pictures:
         scale = min(1.0, largest_px / max(height, width))
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
         withheld = _withheld_blocks(len(views), height, width, seed).to(views.images.device)
+        kept = views.seen * ~withheld
+        share = interpolate(kept, size, mode="area")
 
         def smaller(x: Tensor) -> Tensor:
-            return x if x.shape[2:] == size else interpolate(x, size, mode="area")
+            """The mean over what is not withheld, or over all at full resolution."""
+            return x if x.shape[2:] == size else interpolate(x * kept, size, mode="area") / share.clamp(min=1e-6)
 
         depth_z = None if views.depth_z is None else interpolate(views.depth_z, size, mode="nearest-exact")[:, 0]
         return cls(
             smaller(views.images).permute(0, 2, 3, 1).contiguous(),
             smaller(views.alpha)[:, 0],
             depth_z,
-            smaller(views.seen * ~withheld)[:, 0] > 0.999,
-            smaller(views.seen * withheld)[:, 0] > 0.999,
+            share[:, 0] > 0.5,
+            interpolate(views.seen * withheld, size, mode="area")[:, 0] > 0.999,
         )
 
     @property

@@ -45,9 +45,7 @@ class Sight:
     normals: Float[Tensor, "views height width 3"]
 
 
-def look(
-    vertices: Float[Tensor, "vertices 3"], topology: Topology, cameras: Cameras, height: int, width: int
-) -> Sight:
+def look(vertices: Float[Tensor, "vertices 3"], topology: Topology, cameras: Cameras, height: int, width: int) -> Sight:
     """Draw the mesh; differentiable with respect to vertices and cameras, but for the normals."""
     fragments = rasterize(vertices, topology.faces, cameras, height, width)
     normals = Mesh(vertices.detach(), topology.faces).vertex_normals()

@@ -86,6 +86,6 @@ class SmoothSteps:
         self._mean = _FAST_DECAY * self._mean + (1 - _FAST_DECAY) * gradient
         self._square = _SLOW_DECAY * self._square + (1 - _SLOW_DECAY) * gradient.square()
         mean = self._mean / (1 - _FAST_DECAY**self._count)
-        largest = (self._square.max() / (1 - _SLOW_DECAY**self._count)).sqrt()
-        self._u = self._u - size * mean / largest.clamp(min=torch.finfo(mean.dtype).tiny)
+        usual = (self._square.sum(1).mean() / (1 - _SLOW_DECAY**self._count)).sqrt()
+        self._u = self._u - size * mean / usual.clamp(min=torch.finfo(mean.dtype).tiny)
         return self._smoother.from_latent(self._u)
