@@ -571,7 +571,8 @@ HOSTILE = {
     "own of the future": (safetensors_bytes({"__metadata__": OWN | {"version": "2"}}), "newer meshwright"),
     "own of 60000 layers": (
         safetensors_bytes({"__metadata__": OWN | {"config": dataclasses.replace(
-            small_config("mesh"), encoder_layers=30_000, transformer_layers=30_000).to_json()}}), "model config: encoder_layers"),
+            small_config("mesh"), encoder_layers=30_000, transformer_layers=30_000).to_json()}}),
+        "model config: encoder_layers"),
     "own of huge sizes": (
         safetensors_bytes({"__metadata__": OWN | {"config": dataclasses.replace(
             small_config("mesh"), transformer_dim=32768, encoder_hidden_size=32768, triplane_low_res=32768).to_json()}}

@@ -1,9 +1,9 @@
 """meshwright: pictures of one object from known directions in, a textured mesh out.
 
-    from meshwright import load_views, reconstruct
+from meshwright import load_views, reconstruct
 
-    mesh = reconstruct(load_views("orbit.mp4"))
-    mesh.save("mesh.glb")
+mesh = reconstruct(load_views("orbit.mp4"))
+mesh.save("mesh.glb")
 """
 
 from meshwright.cameras import Cameras

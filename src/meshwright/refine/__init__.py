@@ -1,4 +1,4 @@
-"""Fit a mesh, and if asked its cameras, to the pictures: the best state on withheld pixels, never worse than the start."""
+"""Fit a mesh, and if asked its cameras, to the pictures: best on withheld pixels, never worse than the start."""
 
 from meshwright.refine.fit import Refined, refine
 from meshwright.refine.remesh import edge_length_for, remesh, subdivide

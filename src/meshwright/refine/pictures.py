@@ -74,7 +74,7 @@ def look_up(
     uv: Float[Tensor, "points 2"],
 ) -> Float[Tensor, "points channels"]:
     """Bilinear values at picture coordinates, each point in its own view; differentiable with respect to ``uv``."""
-    views, height, width, channels = pictures.shape
+    _, height, width, channels = pictures.shape
     flat = pictures.reshape(-1, channels)
     xy = uv.nan_to_num() * torch.tensor([width, height]).to(uv) - 0.5
     x, y = xy[:, 0].clamp(0, width - 1), xy[:, 1].clamp(0, height - 1)
