@@ -39,8 +39,9 @@ class Pictures:
         share = interpolate(kept, size, mode="area")
 
         def smaller(x: Tensor) -> Tensor:
-            """The mean over what is not withheld, or over all at full resolution."""
-            return x if x.shape[2:] == size else interpolate(x * kept, size, mode="area") / share.clamp(min=1e-6)
+            """The mean over what is kept for the fit; over all in pixels that are withheld."""
+            of_kept = interpolate(x * kept, size, mode="area") / share.clamp(min=1e-6)
+            return torch.where(share > 0.5, of_kept, interpolate(x, size, mode="area"))
 
         depth_z = None if views.depth_z is None else interpolate(views.depth_z, size, mode="nearest-exact")[:, 0]
         return cls(
