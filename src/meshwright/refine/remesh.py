@@ -142,7 +142,7 @@ def _irregular(corners, head, after, size, room):
         fixed[vertex] = _valence(head, after, vertex) > _CROWD
     for corner in range(3 * size[1]):
         a, b = corners[corner], corners[_following(corner)]
-        if fixed[a] or fixed[b]:
+        if fixed[a] and fixed[b]:
             continue
         if _regular(corners, head, after, a, b)[0] < 0:
             fixed[a] = fixed[b] = True
