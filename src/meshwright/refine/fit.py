@@ -102,10 +102,10 @@ def refine(
     Equal inputs and ``seed`` give equal results, unless ``time_budget_s`` (wall clock) ends the work early.
 
     Raises:
-        InputError: the mesh has no faces, or ``time_budget_s`` is not positive.
+        InputError: the mesh has no surface, or ``time_budget_s`` is not positive.
     """
-    if len(mesh.faces) == 0:
-        raise InputError("the mesh to refine has no faces; give one with a surface")
+    if not mesh.area() > 0:
+        raise InputError("the mesh to refine has no surface; give one whose faces have an area")
     if time_budget_s is not None and not time_budget_s > 0:
         raise InputError(f"a time budget of {time_budget_s:g} s leaves no time to refine; give a positive one")
     budget_s = math.inf if time_budget_s is None else time_budget_s
