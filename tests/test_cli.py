@@ -21,6 +21,8 @@ from meshwright.export import load_mesh
 from meshwright.flexicubes import grid, marching_cubes
 from meshwright.raster import render
 
+SMALL = ("--resolution", 48, "--texture-size", 256)
+QUICK = ("--resolution", 32, "--refine", "off", "--vertex-colors")
 DEMO = Path(__file__).parents[1] / "examples" / "demo"
 
 
@@ -56,47 +58,119 @@ def run(monkeypatch, *arguments: object) -> int:
     return 0
 
 
-def test_reconstruct_writes_what_it_promises(monkeypatch, tmp_path, posed_folder):
-    out = tmp_path / "new" / "result"
-    code = run(
-        monkeypatch, "reconstruct", posed_folder, "--out", out, "--resolution", 64, "--format", "glb,obj,ply,stl"
-    )
-    assert code == 0
-    assert {p.name for p in out.iterdir()} == {
-        "mesh.glb", "mesh.obj", "mesh.ply", "mesh.stl", "preview.png", "report.json",
+@pytest.fixture(scope="session")
+def result(tmp_path_factory, posed_folder):
+    """What `reconstruct` makes of the egg."""
+    out = tmp_path_factory.mktemp("result") / "new" / "folder"
+    with pytest.MonkeyPatch.context() as patch:
+        assert run(patch, "reconstruct", posed_folder, "--out", out, "--format", "glb,obj,ply,stl", *SMALL) == 0
+    return out
+
+
+def test_reconstruct_writes_what_it_promises(result):
+    assert {p.name for p in result.iterdir()} == {
+        "mesh.glb", "mesh.obj", "mesh.mtl", "mesh.png", "mesh.ply", "mesh.stl", "preview.png", "report.json",
     }  # fmt: skip
-    report = json.loads((out / "report.json").read_text())
+    report = json.loads((result / "report.json").read_text())
     assert report["mesh"]["watertight"] is True
     assert report["mesh"]["components"] == 1
-    assert report["mean"]["silhouette_iou"] > 0.97
-    assert report["mean"]["psnr_db"] > 25
-    assert [stage["name"] for stage in report["stages"]][-1] == "files"
+    assert report["mean"]["silhouette_iou"] > 0.98
+    assert report["mean"]["psnr_db"] > max(30, report["start"]["mean"]["psnr_db"])
+    assert report["refinement"]["withheld_error_after"] < report["refinement"]["withheld_error_before"]
+    assert [view["camera_turned_deg"] for view in report["refinement"]["views"]] == [0.0] * 8
+    assert report["input"]["rejected_silhouettes"] == []
+    assert report["settings"]["refine"] == "fast"
+    assert [stage["name"] for stage in report["stages"]] == [
+        "views", "hull", "refine", "atlas", "bake", "sharpen", "files",
+    ]  # fmt: skip
     assert all(stage["seconds"] >= 0 and stage["peak_memory_mib"] > 0 for stage in report["stages"])
-    mesh = load_mesh(out / "mesh.glb")
+    mesh = load_mesh(result / "mesh.glb")
     assert len(mesh.faces) == report["mesh"]["triangles"]
-    # The hull holds the egg and little more, where the egg is.
-    assert torch.allclose(mesh.vertices.amax(0), torch.tensor([0.6, 0.4, 0.8]), atol=0.06)
-    assert torch.allclose(mesh.vertices.amin(0), torch.tensor([-0.4, -0.4, -0.4]), atol=0.06)
+    assert mesh.texture is not None
+    assert mesh.texture.shape == (3, 256, 256)
+    assert torch.allclose(mesh.vertices.amax(0), torch.tensor([0.6, 0.4, 0.8]), atol=0.03)
+    assert torch.allclose(mesh.vertices.amin(0), torch.tensor([-0.4, -0.4, -0.4]), atol=0.03)
 
 
 def test_colours_land_on_the_right_side(posed_folder):
-    mesh = reconstruct(load_views(posed_folder), resolution=48)
+    mesh = reconstruct(load_views(posed_folder), resolution=48, refine="off", vertex_colors=True)
     assert mesh.vertex_colors is not None
     left, right = mesh.vertices[:, 1] < -0.1, mesh.vertices[:, 1] > 0.1
     assert (mesh.vertex_colors[left].mean(0) - torch.tensor([0.1, 0.2, 0.9])).abs().max() < 0.05
     assert (mesh.vertex_colors[right].mean(0) - torch.tensor([0.8, 0.1, 0.1])).abs().max() < 0.05
 
 
-def test_the_same_seed_gives_the_same_file(monkeypatch, tmp_path, posed_folder):
-    for name in ("a", "b"):
-        assert run(monkeypatch, "reconstruct", posed_folder, "--out", tmp_path / name, "--resolution", 32) == 0
-    assert (tmp_path / "a" / "mesh.glb").read_bytes() == (tmp_path / "b" / "mesh.glb").read_bytes()
+def test_the_same_seed_gives_the_same_file(monkeypatch, tmp_path, posed_folder, result):
+    assert run(monkeypatch, "reconstruct", posed_folder, "--out", tmp_path / "again", *SMALL) == 0
+    assert (tmp_path / "again" / "mesh.glb").read_bytes() == (result / "mesh.glb").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def plain_ball(tmp_path_factory):
+    """A green ball file where the egg is, too large."""
+    points = grid(32, 2.0) - torch.tensor([0.1, 0.0, 0.2])
+    ball = marching_cubes((points.norm(dim=1) - 0.65).reshape(33, 33, 33), scale=2.0)
+    path = tmp_path_factory.mktemp("ball") / "ball.glb"
+    ball.replace(vertex_colors=torch.tensor([0.2, 0.7, 0.2]).expand(len(ball.vertices), 3)).save(path)
+    return path
+
+
+def test_a_mesh_of_ones_own_is_fitted_to_its_pictures(monkeypatch, tmp_path, posed_folder, plain_ball):
+    arguments = ("--texture-size", 256, "--faces", 2000, "--seed", 5)
+    assert run(monkeypatch, "refine", plain_ball, posed_folder, "--out", tmp_path / "o", *arguments) == 0
+    report = json.loads((tmp_path / "o" / "report.json").read_text())
+    assert report["start"]["mean"]["silhouette_iou"] < 0.7
+    assert report["mean"]["silhouette_iou"] > 0.97
+    assert abs(report["mesh"]["triangles"] - 2000) < 50
+    assert report["settings"]["seed"] == 5
+    mesh = load_mesh(tmp_path / "o" / "mesh.glb")
+    assert mesh.texture is not None
+
+
+def test_a_mesh_of_ones_own_is_textured_as_it_is_and_keeps_its_colours_unseen(
+    monkeypatch, tmp_path, posed_folder, plain_ball
+):
+    one_view = tmp_path / "one"
+    one_view.mkdir()
+    _transforms(one_view, posed_folder, lambda content: content.update(frames=content["frames"][:1]))
+    arguments = ("--vertex-colors", "--format", "ply")
+    assert run(monkeypatch, "texture", plain_ball, one_view, "--out", tmp_path / "o", *arguments) == 0
+    given, mesh = load_mesh(plain_ball), load_mesh(tmp_path / "o" / "mesh.ply")
+    assert torch.allclose(given.vertices, mesh.vertices, atol=1e-5)
+    assert mesh.vertex_colors is not None
+    green = torch.tensor([0.2, 0.7, 0.2])
+    camera = load_views(one_view).cameras.positions[0]
+    front = (mesh.vertex_normals() * torch.nn.functional.normalize(camera, dim=0)).sum(1)
+    assert (mesh.vertex_colors[front > 0.9] - green).abs().amax(1).min() > 0.2
+    assert json.loads((tmp_path / "o" / "report.json").read_text())["refinement"] is None
+
+
+def test_unseen_parts_keep_the_detail_they_had(posed_folder, plain_ball):
+    """A membrane moves the old colours as a whole, so their pattern stays."""
+    from meshwright.texture import color_vertices, surface_field
+
+    mesh = load_mesh(plain_ball)
+    stripes = 0.5 + 0.2 * torch.sin(mesh.vertices * 25)
+    field = surface_field(mesh.replace(vertex_colors=stripes))
+    views = load_views(posed_folder)[[0]]
+    colors = color_vertices(mesh, views, field).vertex_colors
+    away = (mesh.vertex_normals() * torch.nn.functional.normalize(views.cameras.positions[0], dim=0)).sum(1) < -0.7
+    ours, theirs = (values[away] - values[away].mean(0) for values in (colors, stripes))
+    assert (ours * theirs).sum() / (ours.norm() * theirs.norm()) > 0.8
+
+
+def test_a_mesh_that_lies_elsewhere_is_refused(monkeypatch, capfd, tmp_path, posed_folder, plain_ball):
+    away = load_mesh(plain_ball)
+    away.replace(vertices=away.vertices * 0.2 + 3).save(tmp_path / "away.ply")
+    assert run(monkeypatch, "texture", tmp_path / "away.ply", posed_folder, "--out", tmp_path / "o") == 2
+    assert "where the views look" in capfd.readouterr().err
+    assert not (tmp_path / "o").exists()
 
 
 def test_an_existing_folder_keeps_its_other_files(monkeypatch, tmp_path, posed_folder):
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "mesh.glb").write_text("old")
-    assert run(monkeypatch, "reconstruct", posed_folder, "--out", tmp_path, "--resolution", 32) == 0
+    assert run(monkeypatch, "reconstruct", posed_folder, "--out", tmp_path, *QUICK) == 0
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert (tmp_path / "mesh.glb").read_bytes()[:4] == b"glTF"
 
@@ -104,7 +178,7 @@ def test_an_existing_folder_keeps_its_other_files(monkeypatch, tmp_path, posed_f
 def test_turntable_turns_once(monkeypatch, tmp_path, posed_folder):
     import av
 
-    arguments = ("reconstruct", posed_folder, "--out", tmp_path / "o", "--resolution", 32, "--turntable")
+    arguments = ("reconstruct", posed_folder, "--out", tmp_path / "o", *QUICK, "--turntable")
     assert run(monkeypatch, *arguments) == 0
     with av.open(str(tmp_path / "o" / "turntable.mp4")) as film:
         frames = [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
@@ -248,12 +322,21 @@ def test_no_space_left_leaves_the_old_result(monkeypatch, capfd, tmp_path, posed
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Mesh, "save", full)
-    assert run(monkeypatch, "reconstruct", posed_folder, "--out", tmp_path, "--resolution", 32) == 2
+    assert run(monkeypatch, "reconstruct", posed_folder, "--out", tmp_path, *QUICK) == 2
     assert "no space left on device" in capfd.readouterr().err.lower()
     assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("mesh.glb", "old")]
 
 
-@pytest.mark.parametrize("arguments", [("--format", "glb,fbx"), ("--device", "warp"), ("--device", "cuda:99")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--format", "glb,fbx"),
+        ("--device", "warp"),
+        ("--device", "cuda:99"),
+        ("--colors", "model"),
+        ("--time-budget", "0"),
+    ],
+)
 def test_bad_settings_are_one_line(monkeypatch, capfd, tmp_path, posed_folder, arguments):
     assert run(monkeypatch, "reconstruct", posed_folder, "--out", tmp_path / "o", *arguments) == 2
     assert arguments[1] in capfd.readouterr().err

@@ -13,7 +13,8 @@ from meshwright import Cameras, InputError, Views, reconstruct
 from meshwright.cli import main
 from meshwright.export import load_mesh
 from meshwright.model import InstantNeRF
-from meshwright.reconstruct import model_mesh
+from meshwright.raster import sample_texture
+from meshwright.reconstruct import model_shape
 from meshwright.weights import save_model
 from small_models import golden, small_mesh, small_nerf
 
@@ -34,7 +35,7 @@ def golden_views(height: int = 320, width: int = 320) -> Views:
 @torch.no_grad()
 def test_the_model_gets_pictures_and_cameras_as_it_was_trained_on_them():
     views, model = golden_views(), small_mesh()
-    mesh = model_mesh(model, views)
+    mesh = model_shape(model, views).mesh
     triplane = model.planes(views.images[None], golden("small_mesh")["cameras"])
     expected = model.extract_mesh(triplane)[0]
     torch.testing.assert_close(mesh.vertices, expected.vertices, atol=1e-4, rtol=0)
@@ -87,6 +88,7 @@ def test_the_command_line_runs_a_model_from_its_file(monkeypatch, tmp_path, kind
         frames.append({"file_path": f"{i}.png", "transform_matrix": matrix})
     (folder / "transforms.json").write_text(json.dumps({"camera_angle_x": float(np.radians(30)), "frames": frames}))
     arguments = ["reconstruct", folder, "--out", tmp_path / "out", "--model", tmp_path / "model.safetensors"]
+    arguments += ["--refine", "off", "--colors", "model", "--texture-size", 512]
     monkeypatch.setattr(sys, "argv", ["meshwright", *(str(argument) for argument in arguments)])
     with pytest.raises(SystemExit) as stop:
         main()
@@ -94,6 +96,12 @@ def test_the_command_line_runs_a_model_from_its_file(monkeypatch, tmp_path, kind
     mesh = load_mesh(tmp_path / "out" / "mesh.glb")
     assert len(mesh.faces) > 500
     assert mesh.vertices.abs().max() < 1.1
+    shape = model_shape(model, views)
+    assert mesh.texture is not None
+    points, face, weights = mesh.sample_surface(5000)
+    shown = sample_texture(mesh.texture, (mesh.uv[mesh.uv_faces[face]] * weights[:, :, None]).sum(1))
+    torch.testing.assert_close(shown.mean(0), shape.color_field(points).mean(0), atol=0.02, rtol=0)
+    assert (shown - shape.color_field(points)).abs().quantile(0.95) < 0.06
 
 
 @pytest.mark.parametrize(

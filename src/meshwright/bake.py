@@ -9,11 +9,12 @@ instead of in the plane). What contradicts the other views is not believed. At l
 pictures through the renderer.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_array, diags_array
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -22,17 +23,13 @@ from meshwright.cameras import Cameras
 from meshwright.mesh import Mesh
 from meshwright.progress import Progress, silent
 from meshwright.raster import interpolate, mip_levels, rasterize, sample_texture
-from meshwright.texture import SHARPNESS, Sight, spread_colors
+from meshwright.texture import SHARPNESS, Field, Sight, ask, fill_unseen
 from meshwright.views import Views
-
-Field = Callable[[Tensor], Tensor]
-"""Colours (sRGB) of points in the world, both (points, 3)."""
 
 _GUTTER_PX = 8
 _FINE_FACES = 10_000  # what is found at vertices needs at least about that many
 _SLOW_SHARE = 0.03  # differences between views wider than this share of the object's extent are slow
 _MOST_DIFFUSION = 200  # averaging steps over the surface
-_POINTS_AT_ONCE = 1 << 18  # that a field is asked for
 
 _DISAGREEMENT = (0.4, 0.2, 0.1, 0.1)  # sRGB: colours this far from the other views' count a quarter, round by round
 _GAIN_PRIOR = 1e-3  # how much a view's gain is held to 1 and, ten times that, its offset to 0, next to what it sees
@@ -80,6 +77,26 @@ def bake_texture(
     colors = _blended(sights, texels, fine, field, progress)
     if optimise:
         colors = _fitted(colors, sights, texels, mesh, seed, progress)
+    return mesh.replace(texture=texels.texture(colors.clamp(0, 1)), vertex_colors=None)
+
+
+@torch.no_grad()
+def bake_field(
+    mesh: Mesh, field: Field, *, texture_size_px: int = 2048, faces: int | None = None, progress: Progress = silent
+) -> Mesh:
+    """The mesh with ``uv`` and a square ``texture`` that shows a field's colours (sRGB) on its surface.
+
+    ``faces``: simplify to about so many first.
+
+    Raises:
+        InputError: the mesh has no area, or falls into too many pieces for the texture.
+    """
+    progress("atlas", 0.0)
+    mesh = unwrap(mesh if faces is None else decimate(mesh, faces), texture_size_px, _GUTTER_PX)
+    progress("atlas", 1.0)
+    texels = _Texels.of(mesh, texture_size_px)
+    colors = ask(field, texels.interpolate(mesh.faces, mesh.vertices))
+    progress("bake", 1.0)
     return mesh.replace(texture=texels.texture(colors.clamp(0, 1)), vertex_colors=None)
 
 
@@ -166,19 +183,19 @@ class _Surface:
         ends = torch.cat([edges, edges.flip(1)])
         count = len(mesh.vertices)
         degree = torch.bincount(ends[:, 0], minlength=count).clamp(min=1).to(mesh.vertices)
-        own = torch.arange(count, device=edges.device)
-        index = torch.cat([ends, torch.stack([own, own], dim=1)]).T
-        value = torch.cat([0.5 / degree[ends[:, 0]], torch.full_like(degree, 0.5)])
-        self.average = torch.sparse_coo_tensor(index, value, (count, count)).coalesce().to_sparse_csr()
+        # SciPy's sparse product: faster than torch's COO on the CPU, and torch's CSR is not settled.
+        to_ends = coo_array((0.5 / degree[ends[:, 0]].cpu().numpy(), ends.T.cpu().numpy()), shape=(count, count))
+        self.average = (to_ends + diags_array(np.full(count, 0.5, np.float32))).tocsr()
         step = (mesh.vertices[edges[:, 0]] - mesh.vertices[edges[:, 1]]).square().sum(1).mean().sqrt()
         extent = (mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm()
         # A walk that half the time stays goes as far as the root of half its steps.
         self.steps = int((2 * (_SLOW_SHARE * extent / step) ** 2).clamp(1, _MOST_DIFFUSION))
 
     def smooth(self, values: Float[Tensor, "vertices channels"]) -> Float[Tensor, "vertices channels"]:
+        smoothed = values.cpu().numpy()
         for _ in range(self.steps):
-            values = self.average @ values
-        return values
+            smoothed = self.average @ smoothed
+        return torch.from_numpy(smoothed).to(values)
 
 
 # ------------------------------------------------------------------------------- views that agree
@@ -312,20 +329,11 @@ def _filling(
 ) -> Float[Tensor, "texels 3"]:
     """Colours for texels that no view sees: the field's, moved towards what the views show around them.
 
-    The membrane of Perez et al. 2003, "Poisson image editing"; without a field it is what is known at vertices,
-    carried on over the surface.
+    Without a field it is what is known at vertices, carried on over the surface.
     """
-    expected = _asked(field, torch.cat([mesh.vertices, points]))
-    at_vertices, at_texels = expected.split([len(mesh.vertices), len(points)])
-    if not bool(seen.any()):
-        return at_texels
-    return at_texels + texels.interpolate(mesh.faces, spread_colors(mesh, known - at_vertices, seen))
-
-
-def _asked(field: Field | None, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
-    if field is None:
-        return torch.full_like(points, 0.5)
-    return torch.cat([field(part) for part in points.split(_POINTS_AT_ONCE)])
+    at_vertices = ask(field, mesh.vertices)
+    moved = fill_unseen(mesh, known, seen, at_vertices) - at_vertices
+    return ask(field, points) + texels.interpolate(mesh.faces, moved)
 
 
 # ------------------------------------------------------------------------------- the fit
@@ -357,7 +365,7 @@ def _fitted(
     (Hestenes and Stiefel 1952), stopped early. Texels of which pixels tell little or nothing stay near their start.
     """
     generator = torch.Generator().manual_seed(seed)
-    share = min(1.0, _MOST_PIXELS / sum(int((sight.view.alpha > 0.5).sum()) for sight in sights))
+    share = min(1.0, _MOST_PIXELS / max(1, sum(int((sight.view.alpha > 0.5).sum()) for sight in sights)))
     parts = [_pixels(sight, mesh, len(texels.nearest), share, generator) for sight in sights]
     pixels = _Pixels(*(torch.cat([getattr(part, name) for part in parts]) for name in _Pixels.__dataclass_fields__))
     del parts

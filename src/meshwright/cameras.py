@@ -64,6 +64,14 @@ class Cameras:
         bottom = self.T_world_camera[:, 3:, :]
         return torch.cat([torch.cat([R_camera_world, t], dim=2), bottom], dim=1)
 
+    def difference(self, other: "Cameras") -> tuple[Float[Tensor, " views"], Float[Tensor, " views"]]:
+        """How far each camera is turned (degrees) and moved (world units) against the same one of ``other``."""
+        R = self.T_world_camera[:, :3, :3].mT @ other.T_world_camera[:, :3, :3]
+        # From sine and cosine together: the cosine alone cannot tell angles below 0.02 degrees in float32.
+        axis = torch.stack([R[:, 2, 1] - R[:, 1, 2], R[:, 0, 2] - R[:, 2, 0], R[:, 1, 0] - R[:, 0, 1]], dim=1)
+        turned = torch.atan2(axis.norm(dim=1), R.diagonal(dim1=1, dim2=2).sum(1) - 1)
+        return turned.rad2deg(), (self.positions - other.positions).norm(dim=1)
+
     def project(
         self, points: Float[Tensor, "points 3"] | Float[Tensor, "views points 3"]
     ) -> tuple[Float[Tensor, "views points 2"], Float[Tensor, "views points"]]:

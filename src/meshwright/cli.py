@@ -1,10 +1,10 @@
-"""The command line: meshwright reconstruct | info | convert | doctor."""
+"""The command line: meshwright reconstruct | refine | texture | info | convert | doctor."""
 
 import contextlib
 import enum
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,9 +16,9 @@ from rich.table import Table
 from meshwright.errors import InputError
 
 if TYPE_CHECKING:  # torch takes seconds to import: --help and usage errors should not wait for it
-    from meshwright.mesh import Mesh
     from meshwright.progress import Progress as ReportsProgress
-    from meshwright.report import Stage, ViewScore
+    from meshwright.reconstruct import Finished, StartShape
+    from meshwright.report import Scored, Stage
     from meshwright.views import Views
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ app = typer.Typer(
     help="Turn pictures of one object from known directions into a 3D mesh.",
 )
 console = Console(stderr=True)
+
+_LEAST_IOU = 0.1  # a mesh whose silhouettes overlap less than this with the pictures lies elsewhere
 
 
 class Format(enum.StrEnum):
@@ -49,6 +51,22 @@ class Rig(enum.StrEnum):
     zero123plus = "zero123plus"
     zero123plus_v1_1 = "zero123plus-v1.1"
     posed = "posed"
+
+
+class Refine(enum.StrEnum):
+    off = "off"
+    fast = "fast"
+    full = "full"
+
+
+class Level(enum.StrEnum):
+    fast = "fast"
+    full = "full"
+
+
+class Colors(enum.StrEnum):
+    views = "views"
+    model = "model"
 
 
 class Background(enum.StrEnum):
@@ -105,6 +123,33 @@ MaxSizeOption = Annotated[
 ]
 
 
+MeshPath = Annotated[
+    Path,
+    typer.Argument(metavar="MESH", help="A .glb, .gltf, .obj, .ply or .stl file, y up.", show_default=False),
+]
+ViewsPath = Annotated[
+    Path,
+    typer.Argument(metavar="VIEWS", help="Its pictures: as INPUT of meshwright reconstruct.", show_default=False),
+]
+OutOption = Annotated[Path, typer.Option(help="Folder for the results; made when missing.", show_default=False)]
+FormatOption = Annotated[str, typer.Option("--format", help="Any of glb,obj,ply,stl, separated by commas.")]
+RefineCamerasOption = Annotated[
+    bool, typer.Option("--refine-cameras", help="Let the fit correct small errors of the cameras, too.")
+]
+TimeBudgetOption = Annotated[
+    float | None,
+    typer.Option(help="Seconds after which the fit ends with what it has.", show_default="none"),
+]
+VertexColorsOption = Annotated[bool, typer.Option("--vertex-colors", help="Colours at vertices, no texture.")]
+FacesOption = Annotated[
+    int | None, typer.Option(min=4, help="Simplify to about so many triangles.", show_default="as they come")
+]
+TextureSizeOption = Annotated[int, typer.Option(min=256, max=8192, help="Side of the texture in pixels.")]
+TurntableOption = Annotated[bool, typer.Option("--turntable", help="Also write turntable.mp4.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or npu.")]
+SeedOption = Annotated[int, typer.Option(help="Same seed, same machine, same mesh.")]
+
+
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, never a traceback."""
     try:
@@ -120,7 +165,7 @@ def main() -> None:
 @app.command()
 def reconstruct(
     input_path: InputPath,
-    out: Annotated[Path, typer.Option(help="Folder for the results; made when missing.", show_default=False)],
+    out: OutOption,
     rig: RigOption = Rig.auto,
     elevation: ElevationOption = None,
     fov: FovOption = None,
@@ -129,7 +174,6 @@ def reconstruct(
     background: BackgroundOption = Background.auto,
     masks: MasksOption = None,
     max_size: MaxSizeOption = 1024,
-    formats: Annotated[str, typer.Option("--format", help="Any of glb,obj,ply,stl, separated by commas.")] = "glb",
     model: ModelOption = "none",
     model_dir: ModelDirOption = None,
     revision: RevisionOption = None,
@@ -138,42 +182,124 @@ def reconstruct(
         typer.Option(min=16, max=512, help="The hull's grid has about this many cells cubed; models have their own."),
     ] = 128,
     surface: Annotated[Surface, typer.Option(help="How the surface is taken out of the grid.")] = Surface.flexicubes,
-    turntable: Annotated[bool, typer.Option("--turntable", help="Also write turntable.mp4.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or npu.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Same seed, same machine, same mesh.")] = 0,
+    refine: Annotated[Refine, typer.Option(help="Fit the shape to the pictures: off, fast or full.")] = Refine.fast,
+    refine_cameras: RefineCamerasOption = False,
+    time_budget: TimeBudgetOption = None,
+    colors: Annotated[
+        Colors, typer.Option(help="Of the pictures, with the model's where none looks; or the model's alone.")
+    ] = Colors.views,
+    vertex_colors: VertexColorsOption = False,
+    faces: FacesOption = None,
+    texture_size: TextureSizeOption = 2048,
+    formats: FormatOption = "glb",
+    turntable: TurntableOption = False,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
 ) -> None:
     """Turn INPUT into a mesh: DIR gets mesh.glb, preview.png and report.json."""
+    settings = _settings(locals())
     chosen = _formats(formats)
-    from meshwright import report
-    from meshwright.device import resolve_device
-    from meshwright.files import atomic_directory
-    from meshwright.images import write_image
-    from meshwright.reconstruct import reconstruct as run
-    from meshwright.weights import load_model
+    if colors is Colors.model and model == "none":
+        raise InputError("--colors model: there is no model to take colours from; name one with --model")
 
-    settings = {
-        "input": str(input_path), "rig": rig.value, "elevation_deg": elevation, "fov_deg": fov, "radius": radius,
-        "clockwise": clockwise, "background": background.value, "masks": None if masks is None else str(masks),
-        "max_size_px": max_size, "model": model, "resolution": resolution, "surface": surface.value,
-        "device": str(resolve_device(device)), "seed": seed,
-    }  # fmt: skip
-    with atomic_directory(out) as folder, _progress_bars() as bars:
-        clock = report.StageClock(bars)
-        views = _load_views(input_path, rig, elevation, fov, radius, clockwise, background, masks, max_size, clock)
+    def make(progress: "ReportsProgress") -> "tuple[Views, StartShape, Finished]":
+        from meshwright.device import resolve_device
+        from meshwright.reconstruct import finish, start_shape
+        from meshwright.weights import load_model
+
+        views = _load_views(input_path, rig, elevation, fov, radius, clockwise, background, masks, max_size, progress)
         loaded = None if model == "none" else load_model(
-            model, model_dir=model_dir, revision=revision, device=device, progress=clock
+            model, model_dir=model_dir, revision=revision, device=device, progress=progress
         )  # fmt: skip
-        mesh = run(views, model=loaded, resolution=resolution, surface=surface.value, device=device, progress=clock)
-        clock("files", 0.0)
-        for suffix in chosen:
-            mesh.save(folder / f"mesh.{suffix}")
-        scores = report.score_views(mesh, views)
-        write_image(report.preview(mesh, views), folder / "preview.png")
-        if turntable:
-            report.turntable(mesh, folder / "turntable.mp4", progress=clock)
-        clock.close()
-        report.write_report(folder / "report.json", mesh, views, settings, scores, clock.stages)
-    _print_result(out, mesh, views, scores, clock.stages)
+        views = views.to(resolve_device(device))
+        start = start_shape(views, model=loaded, resolution=resolution, surface=surface.value, progress=progress)
+        finished = finish(
+            start, views, refine=refine.value, refine_cameras=refine_cameras, time_budget_s=time_budget,
+            colors=colors.value, vertex_colors=vertex_colors, faces=faces, texture_size_px=texture_size,
+            seed=seed, progress=progress,
+        )  # fmt: skip
+        return views, start, finished
+
+    _write_results(settings, out, chosen, turntable, device, make)
+
+
+@app.command()
+def refine(
+    mesh: MeshPath,
+    views: ViewsPath,
+    out: OutOption,
+    level: Annotated[Level, typer.Option(help="How long to fit: fast or full.")] = Level.fast,
+    refine_cameras: RefineCamerasOption = False,
+    time_budget: TimeBudgetOption = None,
+    rig: RigOption = Rig.auto,
+    elevation: ElevationOption = None,
+    fov: FovOption = None,
+    radius: RadiusOption = None,
+    clockwise: ClockwiseOption = False,
+    background: BackgroundOption = Background.auto,
+    masks: MasksOption = None,
+    max_size: MaxSizeOption = 1024,
+    vertex_colors: VertexColorsOption = False,
+    faces: FacesOption = None,
+    texture_size: TextureSizeOption = 2048,
+    formats: FormatOption = "glb",
+    turntable: TurntableOption = False,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+) -> None:
+    """Fit the shape of MESH to pictures of it and give it their colours; where none looks it keeps its own."""
+    settings = _settings(locals())
+
+    def make(progress: "ReportsProgress") -> "tuple[Views, StartShape, Finished]":
+        from meshwright.reconstruct import finish
+
+        given = _load_views(views, rig, elevation, fov, radius, clockwise, background, masks, max_size, progress)
+        given, start = _load_shape(mesh, given, device)
+        finished = finish(
+            start, given, refine=level.value, refine_cameras=refine_cameras, time_budget_s=time_budget,
+            vertex_colors=vertex_colors, faces=faces, texture_size_px=texture_size, seed=seed, progress=progress,
+        )  # fmt: skip
+        return given, start, finished
+
+    _write_results(settings, out, _formats(formats), turntable, device, make)
+
+
+@app.command()
+def texture(
+    mesh: MeshPath,
+    views: ViewsPath,
+    out: OutOption,
+    rig: RigOption = Rig.auto,
+    elevation: ElevationOption = None,
+    fov: FovOption = None,
+    radius: RadiusOption = None,
+    clockwise: ClockwiseOption = False,
+    background: BackgroundOption = Background.auto,
+    masks: MasksOption = None,
+    max_size: MaxSizeOption = 1024,
+    vertex_colors: VertexColorsOption = False,
+    faces: FacesOption = None,
+    texture_size: TextureSizeOption = 2048,
+    formats: FormatOption = "glb",
+    turntable: TurntableOption = False,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 0,
+) -> None:
+    """Give MESH, as it is, the colours of pictures of it; where none looks it keeps its own."""
+    settings = _settings(locals())
+
+    def make(progress: "ReportsProgress") -> "tuple[Views, StartShape, Finished]":
+        from meshwright.reconstruct import finish
+
+        given = _load_views(views, rig, elevation, fov, radius, clockwise, background, masks, max_size, progress)
+        given, start = _load_shape(mesh, given, device)
+        finished = finish(
+            start, given, refine="off", vertex_colors=vertex_colors, faces=faces, texture_size_px=texture_size,
+            seed=seed, progress=progress,
+        )  # fmt: skip
+        return given, start, finished
+
+    _write_results(settings, out, _formats(formats), turntable, device, make)
 
 
 @app.command()
@@ -284,6 +410,67 @@ def _load_views(
     return views
 
 
+def _load_shape(path: Path, views: "Views", device: str) -> "tuple[Views, StartShape]":
+    """A mesh file as the shape to start from, and the views on the same device.
+
+    Raises:
+        InputError: the file is not a mesh, or the mesh is not where the views look.
+    """
+    from meshwright.device import resolve_device
+    from meshwright.export import load_mesh
+    from meshwright.reconstruct import StartShape
+    from meshwright.report import Scored
+    from meshwright.texture import surface_field
+
+    mesh = load_mesh(path)
+    if len(mesh.faces) == 0:
+        raise InputError(f"{path}: has no triangles; export it again with its surface")
+    found = Scored.of(mesh, views).silhouette_iou
+    if found < _LEAST_IOU:
+        raise InputError(
+            f"{path}: does not lie where the views look (mean silhouette IoU {found:.2f}); place and scale it in the "
+            "cameras' world, with y up in the file"
+        )
+    chosen = resolve_device(device)
+    mesh = mesh.to(chosen)
+    return views.to(chosen), StartShape(mesh, surface_field(mesh))
+
+
+def _write_results(
+    settings: dict[str, object],
+    out: Path,
+    formats: list[str],
+    turntable: bool,
+    device: str,
+    make: "Callable[[ReportsProgress], tuple[Views, StartShape, Finished]]",
+) -> None:
+    """Run ``make`` and write what it made to a folder that appears whole."""
+    from meshwright import report
+    from meshwright.device import resolve_device
+    from meshwright.files import atomic_directory
+    from meshwright.images import write_image
+    from meshwright.texture import color_vertices
+
+    settings = {**settings, "device": str(resolve_device(device))}
+    with atomic_directory(out) as folder, _progress_bars() as bars:
+        clock = report.StageClock(bars)
+        views, start, finished = make(clock)
+        clock("files", 0.0)
+        colored = start.mesh if start.mesh.has_colors else color_vertices(start.mesh, views)
+        before = report.Scored.of(colored.to("cpu"), views.to("cpu"))
+        result = report.Scored.of(finished.mesh.to("cpu"), finished.views.to("cpu"))
+        for suffix in formats:
+            result.mesh.save(folder / f"mesh.{suffix}")
+        write_image(report.preview([before, result]), folder / "preview.png")
+        if turntable:
+            report.turntable(result.mesh, folder / "turntable.mp4", progress=clock)
+        clock.close()
+        report.write_report(
+            folder / "report.json", before, result, finished.refined, start.rejected_views, settings, clock.stages
+        )
+    _print_result(out, before, result, clock.stages)
+
+
 def _formats(text: str) -> list[str]:
     """Split and check --format, keeping the order and dropping repeats."""
     names = list(dict.fromkeys(part.strip().lower().removeprefix(".") for part in text.split(",") if part.strip()))
@@ -313,18 +500,24 @@ def _progress_bars() -> Iterator[_Bars]:
         yield _Bars(display)
 
 
-def _print_result(out: Path, mesh: "Mesh", views: "Views", scores: "list[ViewScore]", stages: "list[Stage]") -> None:
-    for assumption in views.assumptions:
+def _settings(options: dict[str, object]) -> dict[str, object]:
+    """The options of a command as JSON knows them, for report.json."""
+    plain = {name: value.value if isinstance(value, enum.Enum) else value for name, value in options.items()}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in plain.items()}
+
+
+def _print_result(out: Path, before: "Scored", result: "Scored", stages: "list[Stage]") -> None:
+    for assumption in before.views.assumptions:
         console.print(f"assumed: {assumption}", style="yellow", markup=False, highlight=False)
-    table = Table(title=str(out))
-    table.add_column("")
-    table.add_column("", justify="right")
-    table.add_row("triangles", f"{len(mesh.faces):,}")
-    table.add_row("watertight", "yes" if mesh.is_watertight() else "no")
-    table.add_row("silhouette IoU, mean over views", f"{sum(s.silhouette_iou for s in scores) / len(scores):.3f}")
-    table.add_row("PSNR, mean over views", f"{sum(s.psnr_db for s in scores) / len(scores):.1f} dB")
+    table = Table("", "start", "result", title=str(out))
+    both = (before, result)
+    table.add_row("triangles", *(f"{len(scored.mesh.faces):,}" for scored in both))
+    table.add_row("watertight", *("yes" if scored.mesh.is_watertight() else "no" for scored in both))
+    table.add_row("silhouette IoU, mean over views", *(f"{scored.silhouette_iou:.3f}" for scored in both))
+    table.add_row("PSNR, mean over views", *(f"{scored.psnr_db:.1f} dB" for scored in both))
+    table.add_section()
     for stage in stages:
-        table.add_row(stage.name, f"{stage.seconds:.1f} s  {stage.peak_memory_mib:,.0f} MiB")
+        table.add_row(stage.name, f"{stage.seconds:.1f} s", f"{stage.peak_memory_mib:,.0f} MiB")
     Console().print(table)
 
 

@@ -26,6 +26,10 @@ class Mesh:
     uv_faces: Int[Tensor, "faces 3"] | None = None
     texture: Float[Tensor, "3 texture_height texture_width"] | None = None
 
+    @property
+    def has_colors(self) -> bool:
+        return self.vertex_colors is not None or self.texture is not None
+
     def replace(self, **changes: Tensor | None) -> "Mesh":
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]

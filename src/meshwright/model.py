@@ -181,6 +181,13 @@ class InstantNeRF(_Reconstructor):
         """The radiance field of one object's planes, for `meshwright.volume.render`."""
         return self.decoder.field(planes)
 
+    def color_field(
+        self, planes: Float[Tensor, "3 channels size size"]
+    ) -> Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points 3"]]:
+        """World points to the colours (sRGB, -0.001 to 1.001) of one object."""
+        field = self.field(planes)
+        return lambda points: field(points)[1]
+
     def density_grid(
         self, planes: Float[Tensor, "3 channels size size"], resolution: int
     ) -> Float[Tensor, "resolution resolution resolution"]:
@@ -201,8 +208,7 @@ class InstantNeRF(_Reconstructor):
         meshes = []
         for planes in triplane.planes:
             mesh = marching_cubes(-self.density_grid(planes, resolution), -threshold, scale=2.0)
-            _, rgb = self.field(planes)(mesh.vertices)
-            meshes.append(mesh.replace(vertex_colors=rgb.clamp(0, 1)))
+            meshes.append(mesh.replace(vertex_colors=self.color_field(planes)(mesh.vertices).clamp(0, 1)))
         return meshes
 
 

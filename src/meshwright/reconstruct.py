@@ -1,19 +1,24 @@
-"""The road: posed pictures in, a coloured mesh out, readable top to bottom."""
+"""The road: posed pictures in, a textured mesh out, readable top to bottom."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from meshwright.atlas import decimate
+from meshwright.bake import bake_field, bake_texture
 from meshwright.device import resolve_device
 from meshwright.errors import InputError
-from meshwright.hull import hull_mesh
+from meshwright.hull import visual_hull
 from meshwright.images import resize
 from meshwright.mesh import Mesh
 from meshwright.model import InstantMesh, InstantNeRF
 from meshwright.progress import Progress, silent
-from meshwright.texture import color_vertices
+from meshwright.refine import Refined
+from meshwright.refine import refine as refine_shape
+from meshwright.texture import Field, ask, color_vertices
 from meshwright.views import Views
 
 _MODEL_PICTURE_PX = 320  # the size the published weights were trained on
@@ -25,35 +30,152 @@ def reconstruct(
     model: InstantNeRF | InstantMesh | None = None,
     resolution: int = 128,
     surface: Literal["flexicubes", "marching-cubes"] = "flexicubes",
+    refine: Literal["off", "fast", "full"] = "fast",
+    refine_cameras: bool = False,
+    time_budget_s: float | None = None,
+    colors: Literal["views", "model"] = "views",
+    vertex_colors: bool = False,
+    faces: int | None = None,
+    texture_size_px: int = 2048,
     device: str | torch.device = "auto",
+    seed: int = 0,
     progress: Progress = silent,
 ) -> Mesh:
-    """Turn posed pictures of one object into a coloured mesh, in the world frame of ``views.cameras``.
+    """Turn posed pictures of one object into a textured mesh, in the world frame of ``views.cameras``, on the CPU.
 
-    Without a model the shape is the visual hull of the silhouettes on a grid of about ``resolution`` cubed cells
-    that fits the object, and the colours are the pictures', seen where each vertex is seen best. A model (see
-    `meshwright.weights.load_model`) gives shape and colours by its own, on its own grid. The mesh comes back on the
-    CPU.
+    `start_shape`, then `finish`; their docstrings say what the options do.
 
     Raises:
         InputError: the views see nothing, contradict each other wholly, or ``device`` is not present.
     """
     views = views.to(resolve_device(device))
-    if model is None:
-        mesh = hull_mesh(views, resolution=resolution, surface=surface, progress=progress)
-        mesh = color_vertices(mesh, views, progress=progress)
+    start = start_shape(views, model=model, resolution=resolution, surface=surface, progress=progress)
+    finished = finish(
+        start,
+        views,
+        refine=refine,
+        refine_cameras=refine_cameras,
+        time_budget_s=time_budget_s,
+        colors=colors,
+        vertex_colors=vertex_colors,
+        faces=faces,
+        texture_size_px=texture_size_px,
+        seed=seed,
+        progress=progress,
+    )
+    return finished.mesh.to("cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class StartShape:
+    """A shape to go on from. ``color_field``: what is known of colours (sRGB) where no view looks.
+
+    ``rejected_views``: numbers of views whose silhouettes contradict the others and were left out.
+    """
+
+    mesh: Mesh
+    color_field: Field | None = None
+    rejected_views: tuple[int, ...] = ()
+
+
+def start_shape(
+    views: Views,
+    *,
+    model: InstantNeRF | InstantMesh | None = None,
+    resolution: int = 128,
+    surface: Literal["flexicubes", "marching-cubes"] = "flexicubes",
+    progress: Progress = silent,
+) -> StartShape:
+    """The visual hull of the silhouettes on a grid of about ``resolution`` cubed cells, or what a model sees.
+
+    A model (see `meshwright.weights.load_model`) has its own grid and gives colours as well.
+
+    Raises:
+        InputError: the views see nothing, or contradict each other wholly.
+    """
+    if model is not None:
+        return model_shape(model.to(views.images.device), views, surface, progress)
+    hull = visual_hull(views, resolution, progress)
+    return StartShape(hull.mesh(surface), rejected_views=hull.rejected_views)
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """``views``: as given, but for refined cameras. ``refined``: None if the shape was not refined."""
+
+    mesh: Mesh
+    views: Views
+    refined: Refined | None
+
+
+def finish(
+    start: StartShape,
+    views: Views,
+    *,
+    refine: Literal["off", "fast", "full"] = "fast",
+    refine_cameras: bool = False,
+    time_budget_s: float | None = None,
+    colors: Literal["views", "model"] = "views",
+    vertex_colors: bool = False,
+    faces: int | None = None,
+    texture_size_px: int = 2048,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Finished:
+    """Fit a shape to the pictures (`meshwright.refine.refine`) and give it their colours (`bake_texture`).
+
+    ``refine_cameras`` lets small errors of the cameras be corrected on the way; ``time_budget_s`` bounds the fit.
+    ``colors``: the pictures', with the model's where no picture looks, or the model's alone. ``vertex_colors``: a
+    colour for each vertex instead of a texture of ``texture_size_px`` squared. ``faces``: simplify to about so many.
+    Shape and views are on one device, and the result stays there.
+
+    Raises:
+        InputError: the mesh has no faces, ``time_budget_s`` is not positive, or there is no model to take colours of.
+    """
+    mesh, refined = start.mesh, None
+    if refine != "off":
+        refined = refine_shape(
+            mesh,
+            views,
+            level=refine,
+            refine_cameras=refine_cameras,
+            time_budget_s=time_budget_s,
+            seed=seed,
+            progress=progress,
+        )
+        mesh, views = refined.mesh, refined.views
+    field = start.color_field
+    if vertex_colors and faces is not None:
+        mesh = decimate(mesh, faces)
+    if colors == "model":
+        if field is None:
+            raise InputError("there is no model to take colours from; give one, or take the colours of the views")
+        if vertex_colors:
+            mesh = mesh.replace(vertex_colors=ask(field, mesh.vertices).clamp(0, 1))
+        else:
+            mesh = bake_field(mesh, field, texture_size_px=texture_size_px, faces=faces, progress=progress)
+    elif vertex_colors:
+        mesh = color_vertices(mesh, views, field, progress)
     else:
-        mesh = model_mesh(model.to(views.images.device), views, surface, progress)
-    return mesh.to("cpu")
+        mesh = bake_texture(
+            mesh,
+            views,
+            texture_size_px=texture_size_px,
+            faces=faces,
+            field=field,
+            seed=seed,
+            progress=progress,
+        )
+    return Finished(mesh, views, refined)
 
 
 @torch.no_grad()
-def model_mesh(
+def model_shape(
     model: InstantNeRF | InstantMesh,
     views: Views,
     surface: Literal["flexicubes", "marching-cubes"] = "flexicubes",
     progress: Progress = silent,
-) -> Mesh:
+) -> StartShape:
     """What the model sees in the views, with the colours of its colour head; model and views on one device.
 
     Raises:
@@ -72,7 +194,7 @@ def model_mesh(
             "the model sees no object in these views; check the pictures and their cameras, or use --model none"
         )
     progress("mesh", 1.0)
-    return mesh
+    return StartShape(mesh, model.color_field(triplane.planes[0]))
 
 
 def _model_input(views: Views) -> tuple[Float[Tensor, "views 3 side side"], Float[Tensor, "views 16"]]:

@@ -22,6 +22,7 @@ from meshwright.mesh import Mesh
 from meshwright.metrics import psnr, silhouette_iou
 from meshwright.progress import Progress, silent
 from meshwright.raster import render
+from meshwright.refine import Refined
 from meshwright.views import Views
 
 LIBRARIES = ("meshwright", "torch", "numpy", "scipy", "numba", "pillow", "av", "trimesh", "PyMCubes")
@@ -69,6 +70,39 @@ class StageClock:
             self._current = None
 
 
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A mesh, the views it is judged by, and how well it agrees with each."""
+
+    mesh: Mesh
+    views: Views
+    scores: list[ViewScore]
+
+    @classmethod
+    def of(cls, mesh: Mesh, views: Views) -> "Scored":
+        return cls(mesh, views, score_views(mesh, views))
+
+    @property
+    def psnr_db(self) -> float:
+        return float(np.mean([score.psnr_db for score in self.scores]))
+
+    @property
+    def silhouette_iou(self) -> float:
+        return float(np.mean([score.silhouette_iou for score in self.scores]))
+
+    def summary(self) -> dict[str, object]:
+        return {
+            "mesh": {
+                "triangles": len(self.mesh.faces),
+                "vertices": len(self.mesh.vertices),
+                "watertight": self.mesh.is_watertight(),
+                "components": int(self.mesh.components().max()) + 1,
+            },
+            "views": [asdict(score) for score in self.scores],
+            "mean": {"psnr_db": round(self.psnr_db, 3), "silhouette_iou": round(self.silhouette_iou, 4)},
+        }
+
+
 def score_views(mesh: Mesh, views: Views) -> list[ViewScore]:
     """PSNR and silhouette IoU of the mesh, rendered by the views' cameras, against the views."""
     scores = []
@@ -83,25 +117,26 @@ def score_views(mesh: Mesh, views: Views) -> list[ViewScore]:
 
 
 def preview(
-    mesh: Mesh, views: Views, tile_px: int = 256, columns: int = 7, most: int = 21
+    results: Sequence[Scored], tile_px: int = 256, columns: int = 7, most: int = 21
 ) -> Float[Tensor, "3 height width"]:
-    """Pairs of rows: the input pictures, and right below each the mesh seen by the same camera.
+    """Groups of rows: the input pictures, and right below each every result, seen by its own camera of that picture.
 
     More than ``most`` views are thinned out evenly.
     """
+    views = results[0].views
     chosen = torch.linspace(0, len(views) - 1, min(len(views), most)).round().long().tolist()
-    pairs = []
+    stacks = []
     for i in chosen:
         height, width = (int(side) for side in views.sizes_px[i])
-        rgb, _ = _render_view(mesh, views, i)
-        pairs.append([_tile(picture[:, :height, :width], tile_px) for picture in (views.images[i], rgb)])
-    columns = min(columns, len(pairs))
+        pictures = [views.images[i], *(_render_view(result.mesh, result.views, i)[0] for result in results)]
+        stacks.append([_tile(picture[:, :height, :width], tile_px) for picture in pictures])
+    columns = min(columns, len(stacks))
     blank = torch.ones(3, tile_px, tile_px)
-    pairs += [[blank, blank]] * (-len(pairs) % columns)
+    stacks += [[blank] * len(stacks[0])] * (-len(stacks) % columns)
     rows = [
-        torch.cat([pair[which] for pair in pairs[start : start + columns]], dim=2)
-        for start in range(0, len(pairs), columns)
-        for which in (0, 1)
+        torch.cat([stack[row] for stack in stacks[start : start + columns]], dim=2)
+        for start in range(0, len(stacks), columns)
+        for row in range(len(stacks[0]))
     ]
     return torch.cat(rows, dim=1)
 
@@ -129,31 +164,45 @@ def turntable(
 
 def write_report(
     path: str | os.PathLike[str],
-    mesh: Mesh,
-    views: Views,
+    start: Scored,
+    result: Scored,
+    refined: Refined | None,
+    rejected_views: Sequence[int],
     settings: Mapping[str, object],
-    scores: Sequence[ViewScore],
     stages: Sequence[Stage],
 ) -> None:
-    """Write report.json: settings, versions, seconds and memory per stage, agreement with each view, mesh facts."""
+    """Write report.json: settings, versions, stages, agreement with each view before and after, mesh facts."""
+    views = start.views
     report = {
         "settings": dict(settings),
-        "input": {"rig": views.rig, "views": len(views), "assumptions": list(views.assumptions)},
+        "input": {
+            "rig": views.rig,
+            "views": len(views),
+            "assumptions": list(views.assumptions),
+            "rejected_silhouettes": [views.names[i] for i in rejected_views],
+        },
         "versions": versions(),
         "stages": [asdict(stage) for stage in stages],
-        "mesh": {
-            "triangles": len(mesh.faces),
-            "vertices": len(mesh.vertices),
-            "watertight": mesh.is_watertight(),
-            "components": int(mesh.components().max()) + 1,
-        },
-        "views": [asdict(score) for score in scores],
-        "mean": {
-            "psnr_db": round(float(np.mean([score.psnr_db for score in scores])), 3),
-            "silhouette_iou": round(float(np.mean([score.silhouette_iou for score in scores])), 4),
-        },
+        "start": start.summary(),
+        "refinement": None if refined is None else _refinement(refined, views),
+        **result.summary(),
     }
     Path(path).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _refinement(refined: Refined, views: Views) -> dict[str, object]:
+    """Errors on withheld pixels, and what the fit found out about each view."""
+    turned_deg, moved = views.cameras.difference(refined.views.cameras)
+    return {
+        "withheld_error_before": refined.error_before,
+        "withheld_error_after": refined.error_after,
+        "views": [
+            {"name": name, "trust": round(trust, 3), "camera_turned_deg": round(deg, 3), "camera_moved": round(by, 4)}
+            for name, trust, deg, by in zip(
+                views.names, refined.view_trust.tolist(), turned_deg.tolist(), moved.tolist(), strict=True
+            )
+        ],
+    }
 
 
 def versions() -> dict[str, str]:

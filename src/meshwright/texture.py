@@ -1,5 +1,6 @@
 """Colour for meshes, out of the pictures."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,11 @@ from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d, normalize
 
 from meshwright.mesh import Mesh
 from meshwright.progress import Progress, silent
-from meshwright.raster import rasterize
+from meshwright.raster import rasterize, sample_texture
 from meshwright.views import Views
+
+Field = Callable[[Tensor], Tensor]
+"""Colours (sRGB) of points in the world, both (points, 3)."""
 
 SHARPNESS = 8  # power of a view's quality in the blend: the best view dominates, and hands over smoothly
 _GRAZING_COS = 0.1  # surface seen at a flatter angle than this is not seen
@@ -22,15 +26,18 @@ _LEAST_QUALITY = 1e-3  # what is seen worse than this is not seen; its SHARPNESS
 _VISIBILITY_PX = 512  # smallest side of the depth map that decides what is seen
 _DEPTH_SLACK_PX = 1.0  # depth differences up to this many pixel sides are the surface itself
 _RELAXATIONS = 100  # averaging steps that smooth the colours of what no view sees
+_SURFACE_SAMPLES = 400_000  # points of a mesh that stand for its colours
+_POINTS_AT_ONCE = 1 << 18  # that a field is asked for
 
 
-def color_vertices(mesh: Mesh, views: Views, progress: Progress = silent) -> Mesh:
+def color_vertices(mesh: Mesh, views: Views, field: Field | None = None, progress: Progress = silent) -> Mesh:
     """The mesh with ``vertex_colors`` (sRGB) taken from the views that see each vertex.
 
     A view counts by the cosine between the surface and the line of sight and by how large it shows the surface, less
     at outlines and where something stands in front, and by how well the mesh fills its silhouette. Vertices that no
-    view sees are filled in from their neighbours over the surface. Colours are blended as they are encoded: one view
-    dominates nearly everywhere, so linear light would change little (measured on scans: at most 0.1 dB, mostly worse).
+    view sees are filled in from their neighbours over the surface, or from ``field``; see `fill_unseen`. Colours are
+    blended as they are encoded: one view dominates nearly everywhere, so linear light would change little (measured
+    on scans: at most 0.1 dB, mostly worse).
     """
     normals = mesh.vertex_normals()
     total = torch.zeros_like(mesh.vertices)
@@ -43,7 +50,8 @@ def color_vertices(mesh: Mesh, views: Views, progress: Progress = silent) -> Mes
         progress("colour", (i + 1) / len(views))
     seen = weight[:, 0] > 0
     colors = torch.where(seen[:, None], total / weight.clamp(min=torch.finfo(weight.dtype).tiny), 0)
-    return mesh.replace(vertex_colors=spread_colors(mesh, colors, seen).clamp(0, 1))
+    filled = fill_unseen(mesh, colors, seen, ask(field, mesh.vertices))
+    return Mesh(mesh.vertices, mesh.faces, filled.clamp(0, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +123,46 @@ def look_up(
     """A picture's values at picture coordinates ``uv``; its border goes on outside."""
     lookup = (uv.nan_to_num() * 2 - 1)[None, None]
     return grid_sample(picture, lookup, mode=mode, padding_mode="border", align_corners=False)[0, :, 0].T
+
+
+def ask(field: Field | None, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
+    """A field's colours in bounded memory; grey without a field."""
+    if field is None:
+        return torch.full_like(points, 0.5)
+    return torch.cat([field(part) for part in points.split(_POINTS_AT_ONCE)])
+
+
+def surface_field(mesh: Mesh) -> Field | None:
+    """The colours of a mesh's surface, carried on into space from the nearest point; None if it has none."""
+    if not mesh.has_colors:
+        return None
+    from scipy.spatial import cKDTree
+
+    points, face, weights = mesh.sample_surface(_SURFACE_SAMPLES)
+    if mesh.texture is not None:
+        assert mesh.uv is not None
+        assert mesh.uv_faces is not None
+        colors = sample_texture(mesh.texture, (mesh.uv[mesh.uv_faces[face]] * weights[:, :, None]).sum(1))
+    else:
+        assert mesh.vertex_colors is not None
+        colors = (mesh.vertex_colors[mesh.faces[face]] * weights[:, :, None]).sum(1)
+    tree = cKDTree(points.cpu().numpy())
+    return lambda asked: colors[torch.from_numpy(tree.query(asked.cpu().numpy())[1]).to(colors.device)]
+
+
+def fill_unseen(
+    mesh: Mesh,
+    known: Float[Tensor, "vertices 3"],
+    seen: Bool[Tensor, " vertices"],
+    expected: Float[Tensor, "vertices 3"],
+) -> Float[Tensor, "vertices 3"]:
+    """``known`` where ``seen``, elsewhere what is ``expected``, moved towards what is known around it.
+
+    The membrane of Perez et al. 2003, "Poisson image editing". Where nothing at all is seen it is the expected.
+    """
+    if not bool(seen.any()):
+        return expected
+    return expected + spread_colors(mesh, known - expected, seen)
 
 
 def spread_colors(
