@@ -174,7 +174,7 @@ def test_one_wrong_picture_leaves_no_scar(optimise):
     views = photograph(truth)
     wrong = views.images.clone()
     wrong[3] = torch.where(views.alpha[3] > 0, 1 - wrong[3], wrong[3])
-    points, colors = on_surface(bake(truth, dataclasses.replace(views, images=wrong), optimise=optimise))
+    _, colors = on_surface(bake(truth, dataclasses.replace(views, images=wrong), optimise=optimise))
     _, right = on_surface(bake(truth, views, optimise=optimise))
     assert ((colors - right).abs().amax(1) > 0.1).float().mean() < 0.02
 
@@ -209,7 +209,7 @@ def test_gutters_of_eight_texels_hold_the_colour_of_the_nearest_texel_of_a_chart
     truth = painted(torus, slow_colors)
     baked = bake(truth, photograph(truth), optimise=False)
     # The same surface samples the same colours when each is looked up with the eight texels around it.
-    points, face, weights = baked.sample_surface(20_000)
+    _, face, weights = baked.sample_surface(20_000)
     uv = (baked.uv[baked.uv_faces[face]] * weights[:, :, None]).sum(1)
     pooled = torch.nn.functional.avg_pool2d(baked.texture[None], 7, stride=1, padding=3, count_include_pad=False)[0]
     assert (sample_texture(pooled, uv) - sample_texture(baked.texture, uv)).abs().max() < 0.05
