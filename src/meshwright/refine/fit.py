@@ -73,9 +73,9 @@ _STAGES = {
 class Refined:
     """``mesh``: shape only, without colours. ``views``: as given, but for refined cameras.
 
-    ``error_before`` and ``error_after``: mean squared error of colours and coverage on pixels withheld from the fit,
-    predicted from the other views by way of the mesh. ``view_trust``: 1 for views that agree with the others, towards
-    0 for those that do not and were disregarded.
+    ``error_before`` and ``error_after``: mean squared error of colours and coverage (and of given depths, in the
+    size of the mesh) on pixels withheld from the fit, predicted from the other views by way of the mesh.
+    ``view_trust``: 1 for views that agree with the others, towards 0 for those that do not and were disregarded.
     """
 
     mesh: Mesh
@@ -231,11 +231,14 @@ class _Fit:
         )
 
     def _depth_error(self, sight: Sight, wanted: Pictures, chosen: Int[Tensor, " chosen"]) -> Float[Tensor, ""]:
-        assert wanted.depth_z is not None
-        both = (wanted.depth_z > 0) & (sight.fragments.depth_z > 0) & wanted.kept
-        offset = torch.where(both, sight.fragments.depth_z - wanted.depth_z, 0) / self._size
-        error = charbonnier(offset.square(), _DEPTH_SCALE) / _DEPTH_SCALE
+        error = charbonnier(self._depth_offset(sight, wanted).square() * wanted.kept, _DEPTH_SCALE) / _DEPTH_SCALE
         return (error.mean(dim=(1, 2)) * self._trust[chosen]).mean()
+
+    def _depth_offset(self, sight: Sight, wanted: Pictures) -> Float[Tensor, "views height width"]:
+        """How far behind the wanted depth the surface lies, in the mesh's size; 0 where either has none."""
+        assert wanted.depth_z is not None
+        both = (wanted.depth_z > 0) & (sight.fragments.depth_z > 0)
+        return torch.where(both, sight.fragments.depth_z - wanted.depth_z, 0) / self._size
 
     @torch.no_grad()
     def _look_around(self, topology: Topology, pictures: Pictures) -> Float[Tensor, "views height width"]:
@@ -288,6 +291,8 @@ class _Fit:
         coverage = sight.coverage[..., None]
         predicted = mean[:, None, None].expand_as(pictures.colors).index_put(at, colors) * coverage + (1 - coverage)
         squared = (predicted - pictures.colors).square().mean(3) + (sight.coverage - pictures.alpha).square()
+        if pictures.depth_z is not None:
+            squared = squared + self._depth_offset(sight, pictures).square()
         errors = (squared * pictures.withheld).sum(dim=(1, 2)) / pictures.withheld.sum(dim=(1, 2)).clamp(min=1)
         counted = len(errors) - int(_DROPPED * len(errors))
         return _State(mesh, cameras, float(errors.sort().values[:counted].mean()))
