@@ -108,22 +108,23 @@ def test_a_shape_comes_back_closed_with_its_genus_and_nearer_to_the_truth_than_i
     assert refined.genus() == genus
     assert refined.volume() > 0
     before, after = against(hull, truth), against(refined, truth)
-    print(name, before, after)
     assert after.chamfer < before.chamfer
     assert after.f_scores[0] > before.f_scores[0]
 
 
 @pytest.mark.slow
-def test_the_hollow_of_a_bowl_that_no_silhouette_shows_comes_out_of_depth_pictures():
+@pytest.mark.parametrize("shown_by", ["colours", "depth"])
+def test_the_hollow_of_a_bowl_that_no_silhouette_shows_comes_out(shown_by):
     truth = solid(bowl)
-    views = photographed(truth, rig(8, lowest_deg=20.0, highest_deg=80.0), with_depth=True)
-    plain = dataclasses.replace(views, images=1 - 0.5 * views.alpha.expand(-1, 3, -1, -1))
+    views = photographed(truth, rig(8, lowest_deg=20.0, highest_deg=80.0), with_depth=shown_by == "depth")
     hull = hull_mesh(views, resolution=48)
-    refined = refine(hull, plain).mesh
-    before, after = against(hull, truth), against(refined, truth)
-    print(before, after)
+    if shown_by == "depth":
+        views = dataclasses.replace(views, images=1 - 0.5 * views.alpha.expand(-1, 3, -1, -1))  # one grey
+    refined = refine(hull, views).mesh
     assert refined.is_watertight()
+    before, after = against(hull, truth), against(refined, truth)
     assert after.chamfer < before.chamfer / 3
+    assert after.f_scores[0] > before.f_scores[0] + 0.15
 
 
 @pytest.mark.slow
@@ -137,12 +138,6 @@ def test_one_wrong_frame_among_many_is_found_and_leaves_no_scar():
     others = [i for i in range(14) if i != 5]
     hull = hull_mesh(views[others], resolution=48)
     without, refined = refine(hull, views[others]), refine(hull, spoilt)
-    print(
-        refined.view_trust,
-        against(without.mesh, truth),
-        against(refined.mesh, truth),
-        against(refined.mesh, without.mesh),
-    )
     assert refined.view_trust[5] < 0.1
     assert refined.view_trust[others].min() > 0.5
     assert against(refined.mesh, without.mesh).f_scores[0] > 0.98
@@ -184,8 +179,7 @@ def test_small_errors_of_cameras_are_put_right_when_asked():
     wanted = shape_from_views(views)
     before = (shape_from_views(given) - wanted).square().mean().sqrt()
     after = (shape_from_views(refined.views) - wanted).square().mean().sqrt()
-    print(before * 96, after * 96, against(hull, truth), against(refined.mesh, truth))
-    assert after < before / 2
+    assert after < before / 3
 
 
 def test_cameras_stay_as_they_are_to_the_bit_when_not_asked(hasty):
