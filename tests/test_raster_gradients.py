@@ -31,7 +31,11 @@ def plain_torch(monkeypatch):
         monkeypatch.setattr(coverage, "_rasterize_cpu", coverage._rasterize_torch)
         monkeypatch.setattr(shading, "_interpolate_cpu", shading._interpolate_torch)
         monkeypatch.setattr(textures, "_mip_levels_cpu", textures._mip_levels_torch)
-        monkeypatch.setattr(textures, "_sample_cpu", textures._sample_torch)
+        monkeypatch.setattr(
+            textures.MipMaps,
+            "sample",
+            lambda self, uv, levels, repeat: textures._sample_torch(self._pictures, uv, levels, repeat),
+        )
         monkeypatch.setattr(silhouettes, "_find_silhouettes_cpu", silhouettes._find_silhouettes_torch)
 
     return switch

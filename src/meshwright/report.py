@@ -28,6 +28,10 @@ from meshwright.views import Views
 LIBRARIES = ("meshwright", "torch", "numpy", "scipy", "numba", "pillow", "av", "trimesh", "PyMCubes")
 
 
+_TILE_PX = 256  # side of a square of the preview
+_VIEWS_AT_ONCE = 8  # that are rendered together
+
+
 @dataclass(frozen=True)
 class ViewScore:
     """How well a mesh agrees with one of its input pictures, over the whole picture on white."""
@@ -72,15 +76,29 @@ class StageClock:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A mesh, the views it is judged by, and how well it agrees with each."""
+    """A mesh, the views it is judged by, how well it agrees with each, and how it looks there, in small squares."""
 
     mesh: Mesh
     views: Views
     scores: list[ViewScore]
+    tiles: list[Float[Tensor, "3 side side"]]
 
     @classmethod
     def of(cls, mesh: Mesh, views: Views) -> "Scored":
-        return cls(mesh, views, score_views(mesh, views))
+        """Render the mesh by the views' cameras: PSNR over each whole picture on white, and silhouette IoU."""
+        scores, tiles = [], []
+        for i in range(len(views)):
+            if i % _VIEWS_AT_ONCE == 0:
+                together = render(mesh, views.cameras[i : i + _VIEWS_AT_ONCE], *views.images.shape[2:])
+            height, width = (int(side) for side in views.sizes_px[i])
+            rgb = together.rgb[[i % _VIEWS_AT_ONCE], :, :height, :width].clamp(0, 1)
+            alpha = together.alpha[[i % _VIEWS_AT_ONCE], :, :height, :width]
+            psnr_db = float(psnr(rgb, views.images[[i], :, :height, :width]))
+            iou = float(silhouette_iou(alpha, views.alpha[[i], :, :height, :width]))
+            # JSON knows no infinity.
+            scores.append(ViewScore(views.names[i], round(min(psnr_db, 99.0), 3), round(iou, 4)))
+            tiles.append(_tile(rgb[0]))
+        return cls(mesh, views, scores, tiles)
 
     @property
     def psnr_db(self) -> float:
@@ -103,35 +121,18 @@ class Scored:
         }
 
 
-def score_views(mesh: Mesh, views: Views) -> list[ViewScore]:
-    """PSNR and silhouette IoU of the mesh, rendered by the views' cameras, against the views."""
-    scores = []
-    for i, name in enumerate(views.names):
-        height, width = (int(side) for side in views.sizes_px[i])
-        rgb, alpha = _render_view(mesh, views, i)
-        truth, truth_alpha = views.images[i, :, :height, :width], views.alpha[i, :, :height, :width]
-        psnr_db = float(psnr(rgb[None, :, :height, :width], truth[None]))
-        iou = float(silhouette_iou(alpha[None, :, :height, :width], truth_alpha[None]))
-        scores.append(ViewScore(name, round(min(psnr_db, 99.0), 3), round(iou, 4)))  # JSON knows no infinity
-    return scores
-
-
-def preview(
-    results: Sequence[Scored], tile_px: int = 256, columns: int = 7, most: int = 21
-) -> Float[Tensor, "3 height width"]:
+def preview(results: Sequence[Scored], columns: int = 7, most: int = 21) -> Float[Tensor, "3 height width"]:
     """Groups of rows: the input pictures, and right below each every result, seen by its own camera of that picture.
 
     More than ``most`` views are thinned out evenly.
     """
     views = results[0].views
-    chosen = torch.linspace(0, len(views) - 1, min(len(views), most)).round().long().tolist()
     stacks = []
-    for i in chosen:
+    for i in torch.linspace(0, len(views) - 1, min(len(views), most)).round().long().tolist():
         height, width = (int(side) for side in views.sizes_px[i])
-        pictures = [views.images[i], *(_render_view(result.mesh, result.views, i)[0] for result in results)]
-        stacks.append([_tile(picture[:, :height, :width], tile_px) for picture in pictures])
+        stacks.append([_tile(views.images[i, :, :height, :width]), *(result.tiles[i] for result in results)])
     columns = min(columns, len(stacks))
-    blank = torch.ones(3, tile_px, tile_px)
+    blank = torch.ones_like(stacks[0][0])
     stacks += [[blank] * len(stacks[0])] * (-len(stacks) % columns)
     rows = [
         torch.cat([stack[row] for stack in stacks[start : start + columns]], dim=2)
@@ -155,9 +156,9 @@ def turntable(
     cameras = Cameras(T_world_camera, cameras.intrinsics)
 
     def pictures() -> Iterator[Float[Tensor, "3 height width"]]:
-        for i in range(frames):
-            yield render(mesh, cameras[[i]], size_px, size_px).rgb[0]
-            progress("turntable", (i + 1) / frames)
+        for start in range(0, frames, _VIEWS_AT_ONCE):
+            yield from render(mesh, cameras[start : start + _VIEWS_AT_ONCE], size_px, size_px).rgb
+            progress("turntable", min(1.0, (start + _VIEWS_AT_ONCE) / frames))
 
     write_video(pictures(), path, fps=30.0)
 
@@ -214,22 +215,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _render_view(
-    mesh: Mesh, views: Views, index: int
-) -> tuple[Float[Tensor, "3 height width"], Float[Tensor, "1 height width"]]:
-    height, width = views.images.shape[2:]
-    rendered = render(mesh, views.cameras[[index]], height, width)
-    return rendered.rgb[0].clamp(0, 1), rendered.alpha[0]
-
-
-def _tile(picture: Float[Tensor, "3 height width"], side_px: int) -> Float[Tensor, "3 side side"]:
+def _tile(picture: Float[Tensor, "3 height width"]) -> Float[Tensor, "3 side side"]:
     """Shrink or enlarge to fit a white square, centred."""
     height, width = picture.shape[1:]
-    scale = side_px / max(height, width)
+    scale = _TILE_PX / max(height, width)
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     fitted = torch.nn.functional.interpolate(picture[None], size=size, mode="bilinear", antialias=True)[0]
-    tile = torch.ones(3, side_px, side_px)
-    top, left = (side_px - size[0]) // 2, (side_px - size[1]) // 2
+    tile = torch.ones(3, _TILE_PX, _TILE_PX)
+    top, left = (_TILE_PX - size[0]) // 2, (_TILE_PX - size[1]) // 2
     tile[:, top : top + size[0], left : left + size[1]] = fitted.clamp(0, 1)
     return tile
 

@@ -10,7 +10,7 @@ from meshwright.cameras import Cameras
 from meshwright.mesh import Mesh
 from meshwright.raster.coverage import Fragments, rasterize
 from meshwright.raster.shading import interpolate
-from meshwright.raster.textures import mip_levels, sample_texture
+from meshwright.raster.textures import MipMaps, mip_levels
 
 _CLAY = 0.8  # reflectance of a mesh without colours
 
@@ -47,13 +47,14 @@ def render(
     """
     cameras = cameras.to(mesh.vertices.device)
     vertex_normals = mesh.vertex_normals()
+    maps = None if mesh.texture is None else MipMaps.of(mesh.texture, smallest_mip_px)
     rgb, alpha, depth_z, normals = [], [], [], []
     for i in range(len(cameras)):
         camera = cameras[[i]]
         fine = rasterize(mesh.vertices, mesh.faces, camera, samples * height, samples * width)
         centres = rasterize(mesh.vertices, mesh.faces, camera, height, width) if samples > 1 else fine
         seen = (fine.face_ids >= 0)[:, None].float()
-        color = torch.where(seen > 0, _color(mesh, fine, camera, repeat, smallest_mip_px), background)
+        color = torch.where(seen > 0, _color(mesh, maps, fine, camera, repeat), background)
         rgb.append(torch.nn.functional.avg_pool2d(color, samples))
         alpha.append(torch.nn.functional.avg_pool2d(seen, samples))
         depth_z.append(centres.depth_z[:, None])
@@ -63,12 +64,15 @@ def render(
 
 
 def _color(
-    mesh: Mesh, fragments: Fragments, camera: Cameras, repeat: bool, smallest_mip_px: int
+    mesh: Mesh, maps: MipMaps | None, fragments: Fragments, camera: Cameras, repeat: bool
 ) -> Float[Tensor, "views 3 height width"]:
-    if mesh.texture is not None and mesh.uv is not None and mesh.uv_faces is not None:
+    if maps is not None:
+        assert mesh.texture is not None
+        assert mesh.uv is not None
+        assert mesh.uv_faces is not None
         levels = mip_levels(fragments, mesh.faces, mesh.uv, mesh.uv_faces, *mesh.texture.shape[1:])
         uv = interpolate(fragments, mesh.uv_faces, mesh.uv)
-        color = sample_texture(mesh.texture, uv.flatten(0, 2), levels.flatten(), repeat, smallest_mip_px)
+        color = maps.sample(uv.flatten(0, 2), levels.flatten(), repeat)
         color = color.view(*uv.shape[:3], 3)
     elif mesh.vertex_colors is not None:
         color = interpolate(fragments, mesh.faces, mesh.vertex_colors)

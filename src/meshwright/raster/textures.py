@@ -106,19 +106,36 @@ def sample_texture(
     Outside [0, 1] the texture repeats, or its border goes on. Differentiable with respect to texture and uv.
     """
     if levels is None:
-        pyramid, levels = [texture], uv.new_zeros(len(uv))
-    else:
-        pyramid = _pyramid(texture, smallest_mip_px)
-    sample_there = _sample_cpu if texture.device.type == "cpu" else _sample_torch
-    return sample_there(pyramid, uv, levels, repeat)
+        return MipMaps([texture]).sample(uv, uv.new_zeros(len(uv)), repeat)
+    return MipMaps.of(texture, smallest_mip_px).sample(uv, levels, repeat)
 
 
-def _sample_cpu(
-    pyramid: list[Tensor], uv: Float[Tensor, "points 2"], levels: Float[Tensor, " points"], repeat: bool
-) -> Float[Tensor, "points channels"]:
-    texels = torch.cat([picture.flatten(1) for picture in pyramid], dim=1).T.float()
-    sizes_px = [tuple(picture.shape[1:]) for picture in pyramid]
-    return _SampleCpu.apply(texels, sizes_px, uv.float(), levels.float(), repeat)
+class MipMaps:
+    """A texture and its ever coarser copies, made once and sampled often."""
+
+    def __init__(self, pictures: list[Float[Tensor, "channels _ _"]]) -> None:
+        self._pictures = pictures
+        self._sizes_px = [tuple(picture.shape[1:]) for picture in pictures]
+        on_cpu = pictures[0].device.type == "cpu"
+        # The compiled loop wants one row of channels a texel.
+        self._texels = torch.cat([p.flatten(1) for p in pictures], dim=1).T.float().contiguous() if on_cpu else None
+
+    @classmethod
+    def of(cls, texture: Float[Tensor, "channels texture_height texture_width"], smallest_px: int = 64) -> "MipMaps":
+        """Each copy half the size of the last, none with a side below ``smallest_px``."""
+        pictures = [texture]
+        while min(pictures[-1].shape[1:]) // 2 >= smallest_px:
+            half = (pictures[-1].shape[1] // 2, pictures[-1].shape[2] // 2)
+            pictures.append(torch.nn.functional.adaptive_avg_pool2d(pictures[-1], half))
+        return cls(pictures)
+
+    def sample(
+        self, uv: Float[Tensor, "points 2"], levels: Float[Tensor, " points"], repeat: bool = False
+    ) -> Float[Tensor, "points channels"]:
+        """As `sample_texture`."""
+        if self._texels is None:
+            return _sample_torch(self._pictures, uv, levels, repeat)
+        return _SampleCpu.apply(self._texels, self._sizes_px, uv.float(), levels.float(), repeat)
 
 
 class _SampleCpu(torch.autograd.Function):
@@ -126,7 +143,7 @@ class _SampleCpu(torch.autograd.Function):
     def forward(
         ctx: Any, texels: Tensor, sizes_px: list[tuple[int, int]], uv: Tensor, levels: Tensor, repeat: bool
     ) -> Tensor:
-        texels, uv, levels = texels.contiguous(), uv.contiguous(), levels.contiguous()
+        uv, levels = uv.contiguous(), levels.contiguous()
         sizes = np.array(sizes_px, dtype=np.int64)
         offsets = np.concatenate([[0], sizes.prod(1).cumsum()[:-1]])
         ctx.sizes, ctx.repeat = np.concatenate([sizes, offsets[:, None]], axis=1), repeat
@@ -161,16 +178,6 @@ def _sample_torch(
         used = (weight > 0).nonzero().squeeze(1)
         out = out.index_add(0, used, weight[used, None] * _bilinear(picture, uv[used], repeat))
     return out
-
-
-def _pyramid(
-    texture: Float[Tensor, "channels texture_height texture_width"], smallest_px: int
-) -> list[Float[Tensor, "channels _ _"]]:
-    pyramid = [texture]
-    while min(pyramid[-1].shape[1:]) // 2 >= smallest_px:
-        half = (pyramid[-1].shape[1] // 2, pyramid[-1].shape[2] // 2)
-        pyramid.append(torch.nn.functional.adaptive_avg_pool2d(pyramid[-1], half))
-    return pyramid
 
 
 def _bilinear(

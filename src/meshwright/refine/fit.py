@@ -56,6 +56,10 @@ class _Stage:
     largest_px: int
     steps: int
     stiffness: float
+    roughness: float = 10.0
+    crease: float = 0.1
+    photo: float = 400.0
+    area: float = 0.0
 
 
 _STAGES = {
@@ -163,6 +167,7 @@ class _Fit:
         for step in range(stage.steps):
             if step % _LOOK_AROUND == 0:
                 depth_z = self._look_around(topology, pictures)
+            self._stage = stage
             loss, gradient = self._gradient(step, topology, pictures, depth_z)
             fall = 1 - (1 - _STEP_FALL) * step / stage.steps
             self._vertices = steps.step(gradient, _STEP * self._size * _STAGE_FALL**number * fall)
@@ -192,11 +197,17 @@ class _Fit:
         wanted = pictures[chosen]
         outline = silhouette_error(sight.coverage, wanted.alpha, wanted.kept.to(vertices.dtype))
         loss = (outline * self._trust[chosen]).mean()
-        loss = loss + _ROUGHNESS * normal_roughness(vertices, topology.faces, topology.pairs, _CREASE)
+        loss = loss + self._stage.roughness * normal_roughness(
+            vertices, topology.faces, topology.pairs, self._stage.crease
+        )
+        if stage_area := self._stage.area:
+            from meshwright.losses import mesh_area
+
+            loss = loss + stage_area * mesh_area(vertices, topology.faces) / self._size**2
         if len(self._views) > 1:
             points = _choose(_comparable(sight, wanted), _POINTS, self._random)
             comparison = self._compare(sight, chosen, points, cameras, pictures, depth_z)
-            loss = loss + _PHOTO * photo_error(comparison, self._trust)
+            loss = loss + self._stage.photo * photo_error(comparison, self._trust)
         if wanted.depth_z is not None:
             loss = loss + _DEPTH * self._depth_error(sight, wanted, chosen)
         if self._poses is None:
