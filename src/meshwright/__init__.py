@@ -1,16 +1,16 @@
 """meshwright: pictures of one object from known directions in, a textured mesh out.
 
-from meshwright import load_views, reconstruct
-
-mesh = reconstruct(load_views("orbit.mp4"))
-mesh.save("mesh.glb")
+>>> from meshwright import load_views, reconstruct
+>>> mesh = reconstruct(load_views("orbit.mp4"))
+>>> mesh.save("mesh.glb")
 """
 
 from meshwright.cameras import Cameras
 from meshwright.errors import InputError
+from meshwright.export import load_mesh
 from meshwright.mesh import Mesh
 from meshwright.reconstruct import reconstruct
 from meshwright.views import Views, load_views
 
 __version__ = "0.1.0"
-__all__ = ["Cameras", "InputError", "Mesh", "Views", "__version__", "load_views", "reconstruct"]
+__all__ = ["Cameras", "InputError", "Mesh", "Views", "__version__", "load_mesh", "load_views", "reconstruct"]
