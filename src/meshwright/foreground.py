@@ -22,10 +22,13 @@ _CHROMA = 0.5
 _PALE = 16 / 255  # differences up to which an object is pale
 _RINGING = 0.07  # of an edge's height; measured on JPEG sheets and re-encoded films
 _SHADOW_HUE, _SHADOW_LIGHT, _SHADOW_SLOPE = 8 / 255, 0.7, 7 / 255
+_STEP = 0.4  # of the darkness, in a pixel: steeper is an edge, not a shadow
+_STEP_PX = 3  # as far as an edge is felt
 _GAP = 0.025  # of the picture's side: gaps in a pale part's outline that are closed
 _OUTLINE = 0.27  # share of thin walls around an outlined part; around background between limbs below 0.2
 _OUTLINED = 0.003  # of the picture: the largest outlined part
 _HOLE_PX = 6
+_SHARP = 0.98  # share of the object in pixels next to the outermost; 0.96 on pictures blurred by a pixel
 _SPECK = 0.01  # of the largest piece
 
 
@@ -114,7 +117,7 @@ def _object_mask(
     outside = _reached_from_border(~unlike)
     mask = _without_specks(~outside & unlike)
     outlined = _outlined_parts(mask, difference, noise)
-    mask &= ~_shadow(pixels, background, outside) | ndimage.binary_dilation(outlined, _EIGHT, iterations=2)
+    mask &= ~_shadow(pixels, background, noise, outside) | ndimage.binary_dilation(outlined, _EIGHT, iterations=2)
     mask |= outlined
     # Single pale pixels along the outline are ringing; pale parts of the object hold together.
     mask &= (difference > 3 * _PALE) | (ndimage.uniform_filter(mask.astype(np.float32), 3) > 0.4)
@@ -148,21 +151,50 @@ def _reached_from_border(free: Bool[ndarray, "height width"]) -> Bool[ndarray, "
 
 
 def _shadow(
-    pixels: Float[ndarray, "height width 3"], background: Float[ndarray, "3"], outside: Bool[ndarray, "height width"]
+    pixels: Float[ndarray, "height width 3"],
+    background: Float[ndarray, "3"],
+    noise: float,
+    outside: Bool[ndarray, "height width"],
 ) -> Bool[ndarray, "height width"]:
     """Darkened background that can be reached from ``outside`` without crossing an edge.
 
-    A shadow keeps the hue of what it falls on and fades slowly; an object begins with a step.
+    A shadow keeps the hue of what it falls on and fades slowly; an object begins with a step, be it ever so low.
     """
     smooth = ndimage.gaussian_filter(pixels, (1.0, 1.0, 0.0))
-    light = (smooth * background).sum(axis=2) / max(float((background**2).sum()), 1e-6)
-    hue = np.abs(smooth - light[..., None] * background).max(axis=2)
+    light = _light(smooth, background)
+    hue = _hue(smooth, background)
     slope = ndimage.gaussian_gradient_magnitude(light, 1.0)
     like = (hue < _SHADOW_HUE) & (light > _SHADOW_LIGHT) & (slope < _SHADOW_SLOPE)
+    like &= ~_steps(pixels, background, noise)
     # What lies among parts of the object is a pale part of it.
     solid = _closed(~(outside | like), _gap_px(like))
     like &= _reached_from_border(~solid)
-    return _reached_from_border(outside | like) & like
+    shadow = _reached_from_border(outside | like) & like
+    # The step to the object hides the last pixels of a shadow: they are no darker than those beside them.
+    dark = 1 - _light(pixels, background)
+    beside = ndimage.maximum_filter(np.where(shadow & ~outside, dark, -np.inf), size=2 * _STEP_PX + 1)
+    hidden = (dark > -2 * noise) & (dark < beside + 2 * noise)
+    return shadow | (hidden & (_hue(pixels, background) < _SHADOW_HUE + 2 * noise))
+
+
+def _light(pixels: Float[ndarray, "height width 3"], background: Float[ndarray, "3"]) -> Float[ndarray, "height width"]:
+    """How much of the background's light there is, 1 where all."""
+    return (pixels * background).sum(axis=2) / max(float((background**2).sum()), 1e-6)
+
+
+def _hue(pixels: Float[ndarray, "height width 3"], background: Float[ndarray, "3"]) -> Float[ndarray, "height width"]:
+    """How far from the background under more or less light."""
+    return np.abs(pixels - _light(pixels, background)[..., None] * background).max(axis=2)
+
+
+def _steps(
+    pixels: Float[ndarray, "height width 3"], background: Float[ndarray, "3"], noise: float
+) -> Bool[ndarray, "height width"]:
+    """Where it darkens within a pixel or two, however little: at the edges of pale parts, not in soft shadows."""
+    dark = 1 - _light(pixels, background)
+    slope = ndimage.gaussian_gradient_magnitude(dark, 1.0)
+    depth = ndimage.gaussian_filter(dark, 1.0).clip(min=0)
+    return (slope > _STEP * depth) & (slope > 0.5 * noise)
 
 
 def _gap_px(picture: ndarray) -> int:
@@ -234,6 +266,8 @@ def _matte(
     """Alpha and unmixed colour: exact mixing along the outline, 0 and 1 away from it."""
     inner = ndimage.binary_erosion(object_mask, _EIGHT, border_value=1)
     core = ndimage.binary_erosion(inner, _EIGHT, border_value=1)
+    if _sharp(pixels, background, inner, core):
+        core = inner  # so a pale rim on a dark object is no mixture
     # Parts too thin to have an inside: their pixels least like the background stand for them.
     difference = _difference(pixels, background)
     thin = object_mask & ~ndimage.binary_dilation(core, _EIGHT, iterations=3)
@@ -255,6 +289,20 @@ def _matte(
     certain = alpha[..., None] ** 2
     colour = np.where(core[..., None], pixels, certain * unmixed.clip(0, 1) + (1 - certain) * solid)
     return alpha, colour.astype(np.float32)
+
+
+def _sharp(
+    pixels: Float[ndarray, "height width 3"],
+    background: Float[ndarray, "3"],
+    inner: Bool[ndarray, "height width"],
+    core: Bool[ndarray, "height width"],
+) -> bool:
+    """Whether pixels next to the outermost ones hold no background: then most differ from it as much as the core."""
+    towards = _spread(pixels, core) - background
+    contrast = (towards**2).sum(axis=2)
+    telling = inner & ~core & (contrast > (3 * _PALE) ** 2)
+    share = ((pixels - background) * towards).sum(axis=2)[telling] / contrast[telling]
+    return bool(share.size) and float(np.quantile(share, 0.75)) > _SHARP
 
 
 def _spread(
