@@ -12,7 +12,7 @@ from torch import Tensor
 
 from meshwright.cameras import Cameras
 from meshwright.errors import InputError
-from meshwright.losses import charbonnier, geman_mcclure_weight, normal_roughness, silhouette_error
+from meshwright.losses import charbonnier, geman_mcclure_weight, mesh_area, normal_roughness, silhouette_error
 from meshwright.mesh import Mesh
 from meshwright.progress import Progress, silent
 from meshwright.refine.pictures import Pictures
@@ -34,8 +34,8 @@ from meshwright.views import Views
 _STEP = 0.01  # first step in the latent, of the mesh's size
 _STEP_FALL = 0.3  # of a stage's steps, from first to last
 _STAGE_FALL = 0.7  # from stage to stage
-_PHOTO, _ROUGHNESS, _DEPTH = 400.0, 10.0, 40.0  # weights; that of the silhouettes is 1
-_CREASE = 0.1  # differences of unit normals above this are creases, not roughness
+_PHOTO, _DEPTH = 400.0, 40.0  # weights; that of the silhouettes is 1
+_THIN_PX = 4.0  # stages whose pictures show the object thinner than this would tear it
 _DEPTH_SCALE = 0.01  # of the mesh's size: robust beyond
 _VIEWS_A_STEP = 6
 _PARTNERS = 4  # nearest other views, of which each pixel is compared with one
@@ -44,7 +44,7 @@ _LOOK_AROUND = 10  # steps after which visibility and the trust in views are fou
 _JUDGE = 25  # steps between looks at the withheld pixels, in the last stage
 _FEWEST_TO_VOTE = 4  # views, of which one may be found wrong
 _OUTLIER = 3.0  # a view so many times worse than the median has lost three quarters of its weight
-_OUTLINE_SLACK_PX = 0.5  # outlines this far off say nothing against a view
+_OUTLINE_SLACK = 0.01  # outlines off by this share of a picture say nothing against a view
 _DROPPED = 0.1  # share of views, the worst, that do not count when states are judged
 
 
@@ -56,19 +56,24 @@ class _Stage:
     largest_px: int
     steps: int
     stiffness: float
-    roughness: float = 10.0
-    crease: float = 0.1
-    photo: float = 400.0
-    area: float = 0.0
+    roughness: float
+    crease: float
+    area: float
 
 
 _STAGES = {
-    "fast": (_Stage(1500, 80, 80, 8.0), _Stage(3000, 160, 80, 4.0), _Stage(6000, 320, 80, 2.0)),
+    "fast": (
+        _Stage(1500, 40, 80, 8.0, 30.0, 1.0, 1.0),
+        _Stage(1500, 80, 80, 8.0, 30.0, 0.3, 1.0),
+        _Stage(3000, 160, 80, 4.0, 10.0, 0.1, 1.0),
+        _Stage(6000, 320, 80, 2.0, 10.0, 0.1, 0.5),
+    ),
     "full": (
-        _Stage(1500, 80, 100, 8.0),
-        _Stage(3000, 160, 150, 4.0),
-        _Stage(6000, 320, 150, 3.0),
-        _Stage(12000, 512, 150, 2.0),
+        _Stage(1500, 40, 100, 8.0, 30.0, 1.0, 1.0),
+        _Stage(1500, 80, 100, 8.0, 30.0, 0.3, 1.0),
+        _Stage(3000, 160, 150, 4.0, 10.0, 0.1, 1.0),
+        _Stage(6000, 320, 150, 3.0, 10.0, 0.1, 0.5),
+        _Stage(12000, 512, 100, 2.0, 10.0, 0.1, 0.2),
     ),
 }
 
@@ -136,7 +141,9 @@ class _Fit:
         seed: int,
         progress: Progress,
     ) -> None:
-        self._views, self._stages, self._seed, self._progress = views, stages, seed, progress
+        self._views, self._seed, self._progress = views, seed, progress
+        thickness = _thickness(views)
+        self._stages = [stage for stage in stages[:-1] if stage.largest_px * thickness >= _THIN_PX] + [stages[-1]]
         self._began, self._time_budget_s = time.monotonic(), time_budget_s
         self._vertices, self._faces = mesh.vertices, mesh.faces
         self._size = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm()) / 2
@@ -167,8 +174,7 @@ class _Fit:
         for step in range(stage.steps):
             if step % _LOOK_AROUND == 0:
                 depth_z = self._look_around(topology, pictures)
-            self._stage = stage
-            loss, gradient = self._gradient(step, topology, pictures, depth_z)
+            loss, gradient = self._gradient(stage, step, topology, pictures, depth_z)
             fall = 1 - (1 - _STEP_FALL) * step / stage.steps
             self._vertices = steps.step(gradient, _STEP * self._size * _STAGE_FALL**number * fall)
             last = step + 1 == stage.steps or time.monotonic() > deadline
@@ -186,7 +192,12 @@ class _Fit:
         return self._views.cameras if self._poses is None else self._poses.cameras()
 
     def _gradient(
-        self, step: int, topology: Topology, pictures: Pictures, depth_z: Float[Tensor, "views height width"]
+        self,
+        stage: _Stage,
+        step: int,
+        topology: Topology,
+        pictures: Pictures,
+        depth_z: Float[Tensor, "views height width"],
     ) -> tuple[float, Float[Tensor, "vertices 3"]]:
         """The loss over some of the views, and its gradient; moves the cameras on, if they are to move."""
         turns = math.ceil(len(self._views) / _VIEWS_A_STEP)
@@ -197,17 +208,12 @@ class _Fit:
         wanted = pictures[chosen]
         outline = silhouette_error(sight.coverage, wanted.alpha, wanted.kept.to(vertices.dtype))
         loss = (outline * self._trust[chosen]).mean()
-        loss = loss + self._stage.roughness * normal_roughness(
-            vertices, topology.faces, topology.pairs, self._stage.crease
-        )
-        if stage_area := self._stage.area:
-            from meshwright.losses import mesh_area
-
-            loss = loss + stage_area * mesh_area(vertices, topology.faces) / self._size**2
+        loss = loss + stage.roughness * normal_roughness(vertices, topology.faces, topology.pairs, stage.crease)
+        loss = loss + stage.area * mesh_area(vertices, topology.faces) / self._size**2
         if len(self._views) > 1:
             points = _choose(_comparable(sight, wanted), _POINTS, self._random)
             comparison = self._compare(sight, chosen, points, cameras, pictures, depth_z)
-            loss = loss + self._stage.photo * photo_error(comparison, self._trust)
+            loss = loss + _PHOTO * photo_error(comparison, self._trust)
         if wanted.depth_z is not None:
             loss = loss + _DEPTH * self._depth_error(sight, wanted, chosen)
         if self._poses is None:
@@ -264,7 +270,7 @@ class _Fit:
         points = _choose(_comparable(sight, pictures), 2 * _POINTS, self._random)
         comparison = self._compare(sight, everywhere, points, cameras, pictures, depth_z)
         color = _per_view_error(comparison, self._near)
-        self._trust = _trust(outline, _OUTLINE_SLACK_PX) * _trust(color, COLOR_SCALE)
+        self._trust = _trust(outline, _OUTLINE_SLACK * max(depth_z.shape[1:])) * _trust(color, COLOR_SCALE)
         return depth_z
 
     @torch.no_grad()
@@ -307,6 +313,15 @@ class _Fit:
         errors = (squared * pictures.withheld).sum(dim=(1, 2)) / pictures.withheld.sum(dim=(1, 2)).clamp(min=1)
         counted = len(errors) - int(_DROPPED * len(errors))
         return _State(mesh, cameras, float(errors.sort().values[:counted].mean()))
+
+
+def _thickness(views: Views) -> float:
+    """Mean thickness of the silhouettes, as a share of a picture's longer side: twice their area by their outline."""
+    alpha = views.alpha[:, 0]
+    padded = torch.nn.functional.pad(alpha, (0, 1, 0, 1))
+    down, right = padded[:, 1:, :-1] - alpha, padded[:, :-1, 1:] - alpha
+    outline = (down.square() + right.square()).sqrt().sum()
+    return float(2 * alpha.sum() / outline.clamp(min=1)) / max(alpha.shape[1:])
 
 
 def _comparable(sight: Sight, pictures: Pictures) -> Int[Tensor, "pixels 3"]:
