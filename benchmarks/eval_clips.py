@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from typing import Literal
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ class Attempt:
     seconds: float
 
 
-def attempts(clip: Views, kept: list[int], withheld: list[int], level: str) -> Iterator[Attempt]:
+def attempts(clip: Views, kept: list[int], withheld: list[int], level: Literal["fast", "full"]) -> Iterator[Attempt]:
     views, cameras = clip[kept], clip.cameras[withheld]
     began = perf_counter()
     hull = hull_mesh(views)

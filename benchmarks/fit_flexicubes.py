@@ -20,7 +20,7 @@ by the shape.
 import argparse
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -118,8 +118,8 @@ class GridShape:
         field = self.field()
         surface = surface_cubes(field, self._resolution)
         positions = surface.positions(self._axes) + REACH * self.cell_size * self.offsets[surface.points].tanh()
-        weights = (weight[surface.cubes] for weight in (self.beta, self.alpha, self.gamma))
-        vertices, faces, deviation = extract(surface, positions, *weights, training=training)
+        beta, alpha, gamma = (weight[surface.cubes] for weight in (self.beta, self.alpha, self.gamma))
+        vertices, faces, deviation = extract(surface, positions, beta, alpha, gamma, training)
         return vertices, faces, deviation.mean() / self.cell_size, sdf_entropy(field, self._resolution)
 
     @torch.no_grad()
@@ -231,6 +231,9 @@ class Scores:
             100 * shape.chamfer / diagonal,
         )
 
+    def said(self) -> tuple[str, str, str, str]:
+        return f"{self.psnr_db:.2f}", f"{self.iou:.4f}", f"{self.f_score:.3f}", f"{self.chamfer_percent:.3f}"
+
 
 def timed(make: Callable[[], Mesh]) -> tuple[Mesh, float]:
     began = time.perf_counter()
@@ -242,11 +245,10 @@ def main() -> None:
     parser.add_argument("scans", nargs="+", type=Path)
     parser.add_argument("--rig", choices=RIGS, nargs="+", default=list(RIGS))
     parser.add_argument("--size-px", type=int, default=256)
-    for name, value in vars(Recipe()).items():
-        if isinstance(value, (int, float)):
-            parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    parser.add_argument("--steps", type=int, default=Recipe.steps, help="of each stage on the grid")
+    parser.add_argument("--levels", type=int, default=Recipe.levels, help="of the pyramid of corrections")
     options = parser.parse_args()
-    recipe = Recipe(**{name: getattr(options, name) for name in vars(Recipe()) if hasattr(options, name)})
+    recipe = Recipe(steps=options.steps, levels=options.levels)
     torch.optim.Adam([torch.zeros(1)])  # imports for seconds on first use, which is not the fit's time
     table = Table("scan", "views", "route", "PSNR dB", "IoU", "F@1 %", "Chamfer %", "s", "vertices", "genus")
     for path in options.scans:
@@ -254,24 +256,25 @@ def main() -> None:
         novel = render_scan_views(scan, NOVEL, NOVEL_PX, samples=2)
         for rig in options.rig:
             views = replace(render_scan_views(scan, RIGS[rig], options.size_px, samples=3), depth_z=None)
-            for route, (mesh, seconds) in routes(views, recipe):
+            for route, mesh, seconds in routes(views, recipe):
                 scores = Scores.of(mesh, views, scan, novel)
-                row = (f"{scores.psnr_db:.2f}", f"{scores.iou:.4f}", f"{scores.f_score:.3f}")
-                row += (f"{scores.chamfer_percent:.3f}", f"{seconds:.0f}", str(len(mesh.vertices)))
+                row = (path.stem, rig, route, *scores.said(), f"{seconds:.0f}", str(len(mesh.vertices)))
                 genus = str(mesh.genus()) if mesh.is_watertight() else "open"
-                print(path.stem, rig, route, *row, genus, flush=True)
-                table.add_row(path.stem, rig, route, *row, genus)
+                print(*row, genus, flush=True)
+                table.add_row(*row, genus)
     Console(width=140).print(table)
 
 
-def routes(views: Views, recipe: Recipe):  # type: ignore[no-untyped-def]
+def routes(views: Views, recipe: Recipe) -> Iterator[tuple[str, Mesh, float]]:
+    """Each with the seconds from the pictures on."""
     hull, hull_s = timed(lambda: hull_mesh(views))
-    yield "hull", (hull, hull_s)
-    yield "mesh", timed(lambda: refine(hull, views).mesh)
-    grid_mesh, grid_s = timed(lambda: fit_grid(views, recipe))
-    yield "grid", (grid_mesh, grid_s)
-    both, both_s = timed(lambda: refine(grid_mesh, views).mesh)
-    yield "grid, mesh", (both, grid_s + both_s)
+    yield "hull", hull, hull_s
+    on_mesh, mesh_s = timed(lambda: refine(hull, views).mesh)
+    yield "mesh", on_mesh, hull_s + mesh_s
+    on_grid, grid_s = timed(lambda: fit_grid(views, recipe))
+    yield "grid", on_grid, grid_s
+    on_both, both_s = timed(lambda: refine(on_grid, views).mesh)
+    yield "grid, mesh", on_both, grid_s + both_s
 
 
 if __name__ == "__main__":
