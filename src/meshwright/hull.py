@@ -32,7 +32,8 @@ _SEARCH_CELLS = 40  # along a side of a region that is searched for the hull
 _SEARCH_ROUNDS = 12  # of searching the smaller region that the last round found
 _DOUBLINGS = 3  # from the first, coarse grid to the last
 _PARALLEL = 1e-4  # smallest mean squared sine between rays that still tells where they meet
-_RAYS = 4096  # looked along to see whether the views agree
+_RAYS_TO_BLAME = 4096  # looked along to find views that contradict the others
+_RAYS_TO_FILL = 12288  # looked along to measure how well a hull fills the silhouettes
 _STEPS = 48  # along each of these rays
 _SLENDER = 4  # how many times ``resolution`` cells may lie along the longest side of a thin object
 _CRUMB = 1e-3  # of the volume of the largest part
@@ -40,7 +41,7 @@ _CLEAR = 0.01  # a ray this far inside its silhouette, as a share of the object'
 _BLAME = 0.002  # share of all such rays that a wrong view alone keeps from meeting it
 _SINGLED_OUT = 3  # times the blame of an ordinary view: less, and the views disagree among each other
 _FILLED = 0.97  # silhouette IoU of a hull that needs no tolerance
-_GAIN = 0.005  # in silhouette IoU, that makes one more overruled view worth the loss of detail
+_GAIN = 0.003  # in silhouette IoU, that makes one more overruled view worth the loss of detail
 
 
 @dataclass(frozen=True, eq=False)
@@ -427,9 +428,9 @@ class _Sightings:
         return self.near[:, None] + t[..., None] * (self.far - self.near)[:, None]
 
 
-def _sightings(silhouettes: Silhouettes, box: _Box) -> _Sightings:
-    """Rays spread evenly over where each picture shows the box."""
-    cameras, count = silhouettes.cameras, math.ceil(math.sqrt(_RAYS / len(silhouettes)))
+def _sightings(silhouettes: Silhouettes, box: _Box, rays: int) -> _Sightings:
+    """About ``rays`` rays spread evenly over where each picture shows the box."""
+    cameras, count = silhouettes.cameras, math.ceil(math.sqrt(rays / len(silhouettes)))
     corners = torch.cartesian_prod(*torch.stack([box.low, box.high], dim=1))
     uv, depth_z = cameras.project(corners)
     height, width = silhouettes.distances_px.shape[2:]
@@ -457,22 +458,34 @@ def _agreement(silhouettes: Silhouettes) -> tuple[list[int], int]:
     if may_go == 0:
         return kept, 0
     box = _bounding_box(_Cones(silhouettes, ignored=may_go))
-    sightings = _sightings(silhouettes, box)
-    object_rays = sightings[sightings.clearance < -_CLEAR * box.side]
+    object_rays = _sightings(silhouettes, box, _RAYS_TO_BLAME)
+    object_rays = object_rays[object_rays.clearance < -_CLEAR * box.side]
     for _ in range(may_go):
         blame = _blame(silhouettes[kept], kept, object_rays.of_views(kept))
         ranked = blame.sort(descending=True).values.tolist()
         if ranked[0] < max(_BLAME, _SINGLED_OUT * ranked[may_go]):
             break
         kept.pop(int(blame.argmax()))
-    kept_sightings = sightings.of_views(kept)
-    ignored, iou = 0, _fill(_Cones(silhouettes[kept]), kept_sightings)
-    while iou < _FILLED and ignored < may_go:
-        better = _fill(_Cones(silhouettes[kept], ignored + 1), kept_sightings)
+    sightings = _sightings(silhouettes, box, _RAYS_TO_FILL)
+    ignored, _ = _overruled(silhouettes[kept], sightings.of_views(kept), may_go)
+    if len(kept) < len(silhouettes):
+        # Where many views disagree a little, a few stand out by chance; to overrule them at some points is enough.
+        everyone = list(range(len(silhouettes)))
+        ignored_of_all, iou_of_all = _overruled(silhouettes, sightings, may_go)
+        if iou_of_all > _fill(_Cones(silhouettes[kept], ignored), sightings):
+            return everyone, ignored_of_all
+    return kept, ignored
+
+
+def _overruled(silhouettes: Silhouettes, sightings: _Sightings, most: int) -> tuple[int, float]:
+    """How many views to ignore at each point, no more than helps, and the silhouette IoU of that hull."""
+    ignored, iou = 0, _fill(_Cones(silhouettes), sightings)
+    while iou < _FILLED and ignored < most:
+        better = _fill(_Cones(silhouettes, ignored + 1), sightings)
         if better < iou + _GAIN:
             break
         ignored, iou = ignored + 1, better
-    return kept, ignored
+    return ignored, iou
 
 
 def _blame(silhouettes: Silhouettes, numbers: list[int], rays: _Sightings) -> Float[Tensor, " views"]:

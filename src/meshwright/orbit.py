@@ -28,6 +28,7 @@ _GAIN = 0.05  # of what a fit lacks to 1: less is no reason to leave the cameras
 # The search for an uneven path:
 _PATH_VIEWS = 24  # looked at; the cameras between them follow
 _PATH_STEPS = 150
+_PATH_GAIN = 0.01  # as _GAIN: the search stays near an even orbit by itself
 _PATH_RATE_DEG = 0.6  # of Adam, falling to nothing
 _RAYS_PER_VIEW = 64
 _SAMPLES_PER_RAY = 36
@@ -82,7 +83,7 @@ def estimate_orbit(views: Views, progress: Progress = silent) -> Views:
                 best, best_deg = tried[mirrored, candidate_deg], candidate_deg
     before = fit(False, given_deg, _FINE)
     progress("orbit", 1.0)
-    if not _better(best, before):
+    if not _better(best, before, _GAIN):
         said = f"the pictures fit the elevation of {given_deg:g} deg and this direction as well as any other"
         return replace(views, assumptions=(*views.assumptions, said))
     way = "clockwise" if mirrored != _clockwise(pictures.azimuths_deg) else "counter-clockwise"
@@ -105,7 +106,7 @@ def estimate_path(views: Views, progress: Progress = silent) -> Views:
     pictures = _small(few)
     before, after = (_fit(pictures, cameras, _FINE) for cameras in (few.cameras, moved))
     progress("path", 1.0)
-    if not _better(after, before):
+    if not _better(after, before, _PATH_GAIN):
         return views
     all_offsets_deg = _spread_over(offsets_deg, len(views))
     T_world_camera = Cameras.look_at(_moved(views.cameras.positions, all_offsets_deg), 30.0).T_world_camera
@@ -232,8 +233,8 @@ def _small(views: Views) -> _Pictures:
     )
 
 
-def _better(after: float, before: float) -> bool:
-    return after - before > _GAIN * (1 - before)
+def _better(after: float, before: float, gain: float) -> bool:
+    return after - before > gain * (1 - before)
 
 
 def _elevation_deg(cameras: Cameras) -> float:
