@@ -34,7 +34,7 @@ _RAYS_PER_VIEW = 64
 _SAMPLES_PER_RAY = 36
 _RIM_PX = 8.0  # rays start this far inside the outline at most, where they say most
 _TOLERATED = 0.05  # in world units: a ray that misses by much more is a wrong silhouette
-_STIFFNESS = 5e-5  # of the path, against the share of rays that miss
+_STIFFNESS = 2e-5  # of the path, against the share of rays that miss
 _AZIMUTH_DEG, _ELEVATION_DEG, _AZIMUTH_BEND_DEG, _ELEVATION_BEND_DEG = 10.0, 5.0, 2.2, 1.1  # usual sizes
 
 
