@@ -35,7 +35,6 @@ from meshwright.texture import color_vertices
 from meshwright.views import Views, load_views
 
 COLORED_VERTICES = 25_000
-SHOWN = 5  # withheld frames in the picture
 
 
 @dataclass(frozen=True)
@@ -108,15 +107,14 @@ def main() -> None:
         withheld = list(range(1, len(clip) - 1, 3))
         kept = [i for i in range(len(clip)) if i not in withheld]
         wanted = clip[withheld]
-        shown = slice(None, None, max(1, len(withheld) // SHOWN))
-        rows = [wanted.images[shown]]
+        rows = [wanted.images]
         for attempt in attempts(clip, kept, withheld, options.level):
             psnr_db, iou, drawn = judge(attempt, wanted)
             row = (path.stem, attempt.name, f"{psnr_db:.2f}", f"{iou:.4f}", f"{attempt.seconds:.0f}")
             print(*row, flush=True)
             table.add_row(*row)
-            clay = render(replace(attempt.mesh, vertex_colors=None), attempt.cameras[shown], *wanted.images.shape[2:])
-            rows += [drawn[shown], clay.rgb]
+            clay = replace(attempt.mesh, vertex_colors=None)
+            rows += [drawn, render(clay, attempt.cameras, *wanted.images.shape[2:]).rgb]
         if options.out is not None:
             options.out.mkdir(parents=True, exist_ok=True)
             save_rows(rows, options.out / f"{path.stem}.png")
