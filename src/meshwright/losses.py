@@ -46,12 +46,19 @@ def normal_roughness(
 
     Differences below ``scale`` are smoothed away, sharper creases are let be.
     """
-    a, b, c = vertices[faces].unbind(1)
+    a, b, c = _corners(vertices, faces)
     normals = normalize(torch.linalg.cross(b - a, c - a), dim=1)
-    return charbonnier((normals[pairs[:, 0]] - normals[pairs[:, 1]]).square().sum(1), scale).mean()
+    return charbonnier(
+        (normals.index_select(0, pairs[:, 0]) - normals.index_select(0, pairs[:, 1])).square().sum(1), scale
+    ).mean()
 
 
 def mesh_area(vertices: Float[Tensor, "vertices 3"], faces: Int[Tensor, "faces 3"]) -> Float[Tensor, ""]:
     """World units squared; 0 without faces. Its gradient shrinks a surface to the smallest with its border."""
-    a, b, c = vertices[faces].unbind(1)
+    a, b, c = _corners(vertices, faces)
     return torch.linalg.cross(b - a, c - a).norm(dim=1).sum() / 2
+
+
+def _corners(vertices: Float[Tensor, "vertices 3"], faces: Int[Tensor, "faces 3"]) -> tuple[Tensor, ...]:
+    # Not vertices[faces]: the gradient of that adds up in the order in which threads happen to run.
+    return vertices.index_select(0, faces.flatten()).view(-1, 3, 3).unbind(1)

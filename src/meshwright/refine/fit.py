@@ -234,10 +234,13 @@ class _Fit:
     ) -> Comparison:
         """Pixels (view, row, column) of a sight against one of the views near to theirs, drawn by lot."""
         at = tuple(points.unbind(1))
+        height, width = depth_z.shape[1:]
+        # Not points[at]: the gradient of that adds up pixels drawn twice in the order in which threads happen to run.
+        pixel = (points[:, 0] * height + points[:, 1]) * width + points[:, 2]
         view = chosen[points[:, 0]]
         lot = torch.randint(self._near.shape[1], (len(points),), generator=self._random).to(view.device)
         return compare(
-            sight.points[at],
+            sight.points.flatten(0, 2).index_select(0, pixel),
             sight.normals[at],
             pictures[chosen].colors[at],
             view,

@@ -92,10 +92,11 @@ def project_each(
     cameras: Cameras, view: Int[Tensor, " points"], points: Float[Tensor, "points 3"]
 ) -> tuple[Float[Tensor, "points 2"], Float[Tensor, " points"]]:
     """As `Cameras.project`, each point into its own view only."""
-    T_camera_world = cameras.T_camera_world[view]
+    # Not [view]: the gradient of that adds up in the order in which threads happen to run.
+    T_camera_world = cameras.T_camera_world.index_select(0, view)
     p_camera = (T_camera_world[:, :3, :3] @ points[:, :, None])[:, :, 0] + T_camera_world[:, :3, 3]
     depth_z = -p_camera[:, 2]
-    fx, fy, cx, cy = cameras.intrinsics[view].unbind(1)
+    fx, fy, cx, cy = cameras.intrinsics.index_select(0, view).unbind(1)
     u = fx * p_camera[:, 0] / depth_z + cx
     v = cy - fy * p_camera[:, 1] / depth_z
     return torch.stack([u, v], dim=1), depth_z
