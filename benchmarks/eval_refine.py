@@ -46,6 +46,7 @@ from meshwright.texture import Sight, color_vertices, spread_colors
 from meshwright.views import Views
 
 SIZE_PX = 512
+SAMPLES = 2  # points a pixel side, of novel views, the true ones and ours
 TEXTURE_PX = 2048
 THRESHOLDS = (0.005, 0.01, 0.02)  # of the object's diagonal
 SURFACE_POINTS = 100_000
@@ -199,10 +200,10 @@ class Truth:
     @classmethod
     def of(cls, scan: Mesh) -> "Truth":
         diagonal = float((scan.vertices.amax(0) - scan.vertices.amin(0)).norm())
-        return cls(render_scan_views(scan, NOVEL, SIZE_PX), SurfaceSamples.of(scan, SURFACE_POINTS), diagonal)
+        return cls(render_scan_views(scan, NOVEL, SIZE_PX, SAMPLES), SurfaceSamples.of(scan, SURFACE_POINTS), diagonal)
 
     def judge(self, mesh: Mesh) -> Scores:
-        drawn = render(mesh, NOVEL, SIZE_PX, SIZE_PX, samples=2)
+        drawn = render(mesh, NOVEL, SIZE_PX, SIZE_PX, samples=SAMPLES)
         shape = compare_shapes(
             SurfaceSamples.of(mesh, SURFACE_POINTS), self.samples, [share * self.diagonal for share in THRESHOLDS]
         )
