@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from meshwright.cameras import Cameras
 from meshwright.errors import InputError
@@ -34,7 +35,7 @@ from meshwright.views import Views
 _STEP = 0.01  # first step in the latent, of the mesh's size
 _STEP_FALL = 0.3  # of a stage's steps, from first to last
 _STAGE_FALL = 0.7  # from stage to stage
-_PHOTO, _DEPTH = 400.0, 40.0  # weights; that of the silhouettes is 1
+_PHOTO, _DEPTH = 400.0, 200.0  # weights; that of the silhouettes is 1
 _THIN_PX = 4.0  # stages whose pictures show the object thinner than this would tear it
 _DEPTH_SCALE = 0.01  # of the mesh's size: robust beyond
 _VIEWS_A_STEP = 6
@@ -45,6 +46,8 @@ _JUDGE = 25  # steps between looks at the withheld pixels, in the last stage
 _FEWEST_TO_VOTE = 4  # views, of which one may be found wrong
 _OUTLIER = 3.0  # a view so many times worse than the median has lost three quarters of its weight
 _OUTLINE_SLACK = 0.01  # outlines off by this share of a picture say nothing against a view
+_INSIDE = 0.99  # coverage of pixels that show nothing but the object
+_OUTLINE_HAIR = 1 / 6  # mean difference of coverage over 3 x 3 pixels along an outline that is off by half a pixel
 _DROPPED = 0.1  # share of views, the worst, that do not count when states are judged
 
 
@@ -82,8 +85,9 @@ _STAGES = {
 class Refined:
     """``mesh``: shape only, without colours. ``views``: as given, but for refined cameras.
 
-    ``error_before`` and ``error_after``: mean squared error of colours and coverage (and of given depths, in the
-    size of the mesh) on pixels withheld from the fit, predicted from the other views by way of the mesh.
+    ``error_before`` and ``error_after``: mean squared error of colours and of coverage beyond half a pixel (and of
+    given depths, in the size of the mesh) on pixels withheld from the fit, predicted from the other views by way of
+    the mesh.
     ``view_trust``: 1 for views that agree with the others, towards 0 for those that do not and were disregarded.
     """
 
@@ -209,7 +213,7 @@ class _Fit:
         outline = silhouette_error(sight.coverage, wanted.alpha, wanted.kept.to(vertices.dtype))
         loss = (outline * self._trust[chosen]).mean()
         loss = loss + stage.roughness * normal_roughness(vertices, topology.faces, topology.pairs, stage.crease)
-        loss = loss + stage.area * mesh_area(vertices, topology.faces) / self._size**2
+        loss = loss + stage.area * self._area(vertices, topology.faces)
         if len(self._views) > 1:
             points = _choose(_comparable(sight, wanted), _POINTS, self._random)
             comparison = self._compare(sight, chosen, points, cameras, pictures, depth_z)
@@ -222,6 +226,15 @@ class _Fit:
             self._poses.descend(loss)
         assert vertices.grad is not None
         return float(loss.detach()), vertices.grad
+
+    def _area(self, vertices: Float[Tensor, "vertices 3"], faces: Int[Tensor, "faces 3"]) -> Float[Tensor, ""]:
+        """The surface's area in the mesh's size. If the cameras may move, its gradient does not shrink the whole:
+        a smaller object nearer to them looks the same."""
+        area = mesh_area(vertices, faces) / self._size**2
+        if self._poses is None:
+            return area
+        spread = (vertices - vertices.mean(0)).square().sum(1).mean()
+        return area * spread.detach() / spread
 
     def _compare(
         self,
@@ -306,11 +319,12 @@ class _Fit:
             )
             total += comparison.trust[:, None] * comparison.colors
             weight += comparison.trust[:, None]
-        mean = _mean_colors(pictures)
-        colors = torch.where(weight > 0, total / weight.clamp(min=torch.finfo(weight.dtype).tiny), mean[at[0]])
-        coverage = sight.coverage[..., None]
-        predicted = mean[:, None, None].expand_as(pictures.colors).index_put(at, colors) * coverage + (1 - coverage)
-        squared = (predicted - pictures.colors).square().mean(3) + (sight.coverage - pictures.alpha).square()
+        mean = _mean_colors(pictures)[at[0]]
+        colors = torch.where(weight > 0, total / weight.clamp(min=torch.finfo(weight.dtype).tiny), mean)
+        # Colours count where picture and mesh are wholly object: what outlines mix in is counted as coverage.
+        inside = (pictures.opaque & (sight.coverage > _INSIDE))[at]
+        squared = _outline_offset(sight.coverage, pictures.alpha).square()
+        squared[at] += torch.where(inside, (colors - pictures.colors[at]).square().mean(1), 0)
         if pictures.depth_z is not None:
             squared = squared + self._depth_offset(sight, pictures).square()
         errors = (squared * pictures.withheld).sum(dim=(1, 2)) / pictures.withheld.sum(dim=(1, 2)).clamp(min=1)
@@ -336,6 +350,17 @@ def _choose(rows: Int[Tensor, "rows columns"], count: int, random: torch.Generat
     if len(rows) <= count:
         return rows
     return rows[torch.randint(len(rows), (count,), generator=random).to(rows.device)]
+
+
+def _outline_offset(
+    coverage: Float[Tensor, "views height width"], alpha: Float[Tensor, "views height width"]
+) -> Float[Tensor, "views height width"]:
+    """Differences of coverage, but for those that an outline off by half a pixel makes.
+
+    A hull was carved with the withheld pixels too, so its outlines are better than any fit's by a hair.
+    """
+    difference = avg_pool2d((coverage - alpha)[:, None], 3, stride=1, padding=1)[:, 0].abs()
+    return (difference - _OUTLINE_HAIR).clamp(min=0)
 
 
 def _mean_colors(pictures: Pictures) -> Float[Tensor, "views 3"]:
