@@ -1,5 +1,6 @@
 """The road with a model: the published models see what the views show, where the views show it."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -12,9 +13,11 @@ from PIL import Image
 from meshwright import Cameras, InputError, Views, reconstruct
 from meshwright.cli import main
 from meshwright.export import load_mesh
+from meshwright.flexicubes import grid, marching_cubes
 from meshwright.model import InstantNeRF
 from meshwright.raster import sample_texture
-from meshwright.reconstruct import model_shape
+from meshwright.reconstruct import StartShape, finish, model_shape
+from meshwright.refine import Refined
 from meshwright.weights import save_model
 from small_models import golden, small_mesh, small_nerf
 
@@ -63,6 +66,30 @@ def test_a_wide_picture_is_squared_without_moving_its_cameras():
     reference = torch.nn.functional.interpolate(square.images, (256, 256), mode="area")
     inner = pictures[:, :, 8:248, 8:248] - reference[:, :, 8:248, 8:248]
     assert inner.abs().mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("rig", "asked", "expected"),
+    [
+        ("sv3d", None, True),
+        ("orbit", None, True),
+        ("posed", None, False),
+        ("sv3d", False, False),
+        ("posed", True, True),
+    ],
+)
+def test_cameras_of_orbits_may_move_unless_told_otherwise(monkeypatch, rig, asked, expected):
+    told = []
+
+    def refine_shape(mesh, views, *, refine_cameras, **_):
+        told.append(refine_cameras)
+        return Refined(mesh, views, 1.0, 1.0, torch.ones(len(views)))
+
+    monkeypatch.setattr(sys.modules["meshwright.reconstruct"], "refine_shape", refine_shape)
+    views = dataclasses.replace(golden_views(32, 32), rig=rig)
+    ball = marching_cubes((grid(12, 2.0).norm(dim=1) - 0.7).reshape(13, 13, 13), scale=2.0)
+    finish(StartShape(ball), views, refine_cameras=asked, vertex_colors=True)
+    assert told == [expected]
 
 
 def test_a_field_without_density_is_one_clear_error():

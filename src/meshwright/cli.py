@@ -134,7 +134,12 @@ ViewsPath = Annotated[
 OutOption = Annotated[Path, typer.Option(help="Folder for the results; made when missing.", show_default=False)]
 FormatOption = Annotated[str, typer.Option("--format", help="Any of glb,obj,ply,stl, separated by commas.")]
 RefineCamerasOption = Annotated[
-    bool, typer.Option("--refine-cameras", help="Let the fit correct small errors of the cameras, too.")
+    bool | None,
+    typer.Option(
+        "--refine-cameras/--keep-cameras",
+        help="Let the fit correct small errors of the cameras, too.",
+        show_default="for orbits only",
+    ),
 ]
 TimeBudgetOption = Annotated[
     float | None,
@@ -183,7 +188,7 @@ def reconstruct(
     ] = 128,
     surface: Annotated[Surface, typer.Option(help="How the surface is taken out of the grid.")] = Surface.flexicubes,
     refine: Annotated[Refine, typer.Option(help="Fit the shape to the pictures: off, fast or full.")] = Refine.fast,
-    refine_cameras: RefineCamerasOption = False,
+    refine_cameras: RefineCamerasOption = None,
     time_budget: TimeBudgetOption = None,
     colors: Annotated[
         Colors, typer.Option(help="Of the pictures, with the model's where none looks; or the model's alone.")
@@ -229,7 +234,7 @@ def refine(
     views: ViewsPath,
     out: OutOption,
     level: Annotated[Level, typer.Option(help="How long to fit: fast or full.")] = Level.fast,
-    refine_cameras: RefineCamerasOption = False,
+    refine_cameras: RefineCamerasOption = None,
     time_budget: TimeBudgetOption = None,
     rig: RigOption = Rig.auto,
     elevation: ElevationOption = None,

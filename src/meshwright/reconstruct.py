@@ -22,6 +22,7 @@ from meshwright.texture import Field, ask, color_vertices
 from meshwright.views import Views
 
 _MODEL_PICTURE_PX = 320  # the size the published weights were trained on
+_NEARLY_KNOWN = ("sv3d", "orbit")  # rigs of generated videos, whose frames are only nearly where they claim to be
 
 
 def reconstruct(
@@ -31,7 +32,7 @@ def reconstruct(
     resolution: int = 128,
     surface: Literal["flexicubes", "marching-cubes"] = "flexicubes",
     refine: Literal["off", "fast", "full"] = "fast",
-    refine_cameras: bool = False,
+    refine_cameras: bool | None = None,
     time_budget_s: float | None = None,
     colors: Literal["views", "model"] = "views",
     vertex_colors: bool = False,
@@ -113,7 +114,7 @@ def finish(
     views: Views,
     *,
     refine: Literal["off", "fast", "full"] = "fast",
-    refine_cameras: bool = False,
+    refine_cameras: bool | None = None,
     time_budget_s: float | None = None,
     colors: Literal["views", "model"] = "views",
     vertex_colors: bool = False,
@@ -124,7 +125,8 @@ def finish(
 ) -> Finished:
     """Fit a shape to the pictures (`meshwright.refine.refine`) and give it their colours (`bake_texture`).
 
-    ``refine_cameras`` lets small errors of the cameras be corrected on the way; ``time_budget_s`` bounds the fit.
+    ``refine_cameras`` lets small errors of the cameras be corrected on the way, by default for orbits of which no file
+    says where the cameras were; ``time_budget_s`` bounds the fit.
     ``colors``: the pictures', with the model's where no picture looks, or the model's alone. ``vertex_colors``: a
     colour for each vertex instead of a texture of ``texture_size_px`` squared. ``faces``: simplify to about so many.
     Shape and views are on one device, and the result stays there.
@@ -138,7 +140,7 @@ def finish(
             mesh,
             views,
             level=refine,
-            refine_cameras=refine_cameras,
+            refine_cameras=views.rig in _NEARLY_KNOWN if refine_cameras is None else refine_cameras,
             time_budget_s=time_budget_s,
             seed=seed,
             progress=progress,
