@@ -112,8 +112,9 @@ def refine(
     """Move the surface, remeshed to even triangles, until it shows what the pictures show.
 
     Silhouettes must agree, and points must have the same colour in all views that see them. Topology stays; a closed
-    mesh stays closed. The best state on withheld pixels is returned, or the start if that is clearly better:
-    by 0.01 (rms of colours and coverage). Equal inputs and ``seed`` give equal results, unless ``time_budget_s`` (wall clock) ends the work early.
+    mesh stays closed. The best state on withheld pixels is returned, or the start if that is clearly better: by 0.01
+    (rms of colours and coverage). Equal inputs and ``seed`` give equal results, unless ``time_budget_s`` (wall clock)
+    ends the work early.
 
     Raises:
         InputError: the mesh has no surface, or ``time_budget_s`` is not positive.
@@ -293,7 +294,7 @@ class _Fit:
     @torch.no_grad()
     def _keep_if_better(self) -> None:
         state = self._judge(Mesh(self._vertices, self._faces))
-        # Less than this tells nothing: of even colour, true shapes have been seen to lose to their hulls by a third of it.
+        # Less tells nothing: where colours are even, true shapes have lost to their hulls by a third of this.
         handicap = _TELLING**2 if self._best is self._start else 0.0
         if state.error < self._best.error + handicap:
             self._best = state
