@@ -41,7 +41,8 @@ class Views:
     ``images``: sRGB in [0, 1], composited on white (white where ``alpha`` is 0). ``alpha``: coverage in [0, 1].
     Pictures of different sizes share one canvas: each lies in its top left corner, ``sizes_px`` (height, width)
     large; the rest of the canvas is white with alpha 0 and was never seen. ``cameras`` are those of the canvas.
-    ``depth_z``: optional depth along the viewing axis in world units, 0 where unknown.
+    Optional, and 0 where unknown: ``depth_z``, depth along the viewing axis in world units; ``normals``, unit normals
+    of the surface in the world, outward. No file format brings normals yet.
     """
 
     images: Float[Tensor, "views 3 height width"]
@@ -52,6 +53,7 @@ class Views:
     rig: str = "posed"
     assumptions: tuple[str, ...] = ()
     depth_z: Float[Tensor, "views 1 height width"] | None = None
+    normals: Float[Tensor, "views 3 height width"] | None = None
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -68,6 +70,7 @@ class Views:
             self.rig,
             self.assumptions,
             None if self.depth_z is None else self.depth_z[numbers],
+            None if self.normals is None else self.normals[numbers],
         )
 
     def to(self, device: torch.device | str) -> "Views":
@@ -80,6 +83,7 @@ class Views:
             self.rig,
             self.assumptions,
             None if self.depth_z is None else self.depth_z.to(device),
+            None if self.normals is None else self.normals.to(device),
         )
 
     @property

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, normalize
 
 from meshwright.cameras import Cameras
 from meshwright.errors import InputError
@@ -35,9 +35,10 @@ from meshwright.views import Views
 _STEP = 0.01  # first step in the latent, of the mesh's size
 _STEP_FALL = 0.3  # of a stage's steps, from first to last
 _STAGE_FALL = 0.7  # from stage to stage
-_PHOTO, _DEPTH = 400.0, 200.0  # weights; that of the silhouettes is 1
+_PHOTO, _DEPTH, _NORMALS = 400.0, 200.0, 60.0  # weights; that of the silhouettes is 1
 _THIN_PX = 4.0  # stages whose pictures show the object thinner than this would tear it
 _DEPTH_SCALE = 0.01  # of the mesh's size: robust beyond
+_NORMAL_SCALE = 0.1  # differences of unit normals: robust beyond
 _VIEWS_A_STEP = 6
 _PARTNERS = 4  # nearest other views, of which each pixel is compared with one
 _POINTS = 20_000  # pixels compared in a step
@@ -87,8 +88,8 @@ class Refined:
     """``mesh``: shape only, without colours. ``views``: as given, but for refined cameras.
 
     ``error_before`` and ``error_after``: mean squared error of colours and of coverage beyond half a pixel (and of
-    given depths, in the size of the mesh) on pixels withheld from the fit, predicted from the other views by way of
-    the mesh.
+    given depths, in the size of the mesh, and normals) on pixels withheld from the fit, predicted from the other views
+    by way of the mesh.
     ``view_trust``: 1 for views that agree with the others, towards 0 for those that do not and were disregarded.
     """
 
@@ -222,6 +223,8 @@ class _Fit:
             loss = loss + _PHOTO * photo_error(comparison, self._trust)
         if wanted.depth_z is not None:
             loss = loss + _DEPTH * self._depth_error(sight, wanted, chosen)
+        if wanted.normals is not None:
+            loss = loss + _NORMALS * self._normal_error(Mesh(vertices, topology.faces), sight, wanted, chosen)
         if self._poses is None:
             loss.backward()
         else:
@@ -274,6 +277,12 @@ class _Fit:
         assert wanted.depth_z is not None
         both = (wanted.depth_z > 0) & (sight.fragments.depth_z > 0)
         return torch.where(both, sight.fragments.depth_z - wanted.depth_z, 0) / self._size
+
+    def _normal_error(
+        self, mesh: Mesh, sight: Sight, wanted: Pictures, chosen: Int[Tensor, " chosen"]
+    ) -> Float[Tensor, ""]:
+        error = charbonnier(_normal_offset(mesh, sight, wanted) * wanted.kept, _NORMAL_SCALE) / _NORMAL_SCALE
+        return (error.mean(dim=(1, 2)) * self._trust[chosen]).mean()
 
     @torch.no_grad()
     def _look_around(self, topology: Topology, pictures: Pictures) -> Float[Tensor, "views height width"]:
@@ -331,6 +340,8 @@ class _Fit:
         squared[at] += torch.where(inside, (colors - pictures.colors[at]).square().mean(1), 0)
         if pictures.depth_z is not None:
             squared = squared + self._depth_offset(sight, pictures).square()
+        if pictures.normals is not None:
+            squared = squared + _normal_offset(mesh, sight, pictures) / 4
         errors = (squared * pictures.withheld).sum(dim=(1, 2)) / pictures.withheld.sum(dim=(1, 2)).clamp(min=1)
         counted = len(errors) - int(_DROPPED * len(errors))
         return _State(mesh, cameras, float(errors.sort().values[:counted].mean()))
@@ -354,6 +365,15 @@ def _choose(rows: Int[Tensor, "rows columns"], count: int, random: torch.Generat
     if len(rows) <= count:
         return rows
     return rows[torch.randint(len(rows), (count,), generator=random).to(rows.device)]
+
+
+def _normal_offset(mesh: Mesh, sight: Sight, wanted: Pictures) -> Float[Tensor, "views height width"]:
+    """Squared difference between the wanted normals and those of the faces, 0 to 4; 0 where there is none of either."""
+    assert wanted.normals is not None
+    both = (wanted.normals.square().sum(3) > 0.5) & (sight.fragments.face_ids >= 0)
+    ours = normalize(mesh.face_normals(), dim=1)[sight.fragments.face_ids[both]]
+    squared = (ours - wanted.normals[both]).square().sum(1)
+    return torch.zeros_like(sight.coverage).index_put(both.nonzero(as_tuple=True), squared)
 
 
 def _outline_offset(

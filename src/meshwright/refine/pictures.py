@@ -17,7 +17,7 @@ _OPAQUE = 0.95  # coverage above which a pixel has the colour of the object
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """``colors`` on white (sRGB) and ``alpha`` as in `Views`, channels last; ``depth_z`` 0 where unknown.
+    """``colors`` on white (sRGB), ``alpha``, ``depth_z`` and ``normals`` as in `Views`, channels last.
 
     ``kept``: pixels to fit; ``withheld``: pixels to judge by, in no fit. Neither on the canvas around a picture.
     """
@@ -25,6 +25,7 @@ class Pictures:
     colors: Float[Tensor, "views height width 3"]
     alpha: Float[Tensor, "views height width"]
     depth_z: Float[Tensor, "views height width"] | None
+    normals: Float[Tensor, "views height width 3"] | None
     kept: Bool[Tensor, "views height width"]
     withheld: Bool[Tensor, "views height width"]
 
@@ -44,10 +45,13 @@ class Pictures:
             return torch.where(share > 0.5, of_kept, interpolate(x, size, mode="area"))
 
         depth_z = None if views.depth_z is None else interpolate(views.depth_z, size, mode="nearest-exact")[:, 0]
+        # Not means: halfway between two sides of an edge there is no surface.
+        normals = None if views.normals is None else interpolate(views.normals, size, mode="nearest-exact")
         return cls(
             smaller(views.images).permute(0, 2, 3, 1).contiguous(),
             smaller(views.alpha)[:, 0],
             depth_z,
+            None if normals is None else normals.permute(0, 2, 3, 1).contiguous(),
             share[:, 0] > 0.5,
             interpolate(views.seen * withheld, size, mode="area")[:, 0] > 0.999,
         )
@@ -58,7 +62,8 @@ class Pictures:
 
     def __getitem__(self, views: Int[Tensor, " chosen"]) -> "Pictures":
         depth_z = None if self.depth_z is None else self.depth_z[views]
-        return Pictures(self.colors[views], self.alpha[views], depth_z, self.kept[views], self.withheld[views])
+        normals = None if self.normals is None else self.normals[views]
+        return Pictures(self.colors[views], self.alpha[views], depth_z, normals, self.kept[views], self.withheld[views])
 
 
 def _withheld_blocks(views: int, height: int, width: int, seed: int) -> Bool[Tensor, "views 1 height width"]:
