@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from meshwright.cameras import Cameras
+from meshwright.descent import Adam
 from meshwright.hull import outline_distances_px
 from meshwright.progress import Progress, silent
 from meshwright.views import Views
@@ -128,17 +129,15 @@ def _walk(views: Views, progress: Progress) -> Float[Tensor, "views 2"]:
     positions = views.cameras.positions
     generator = torch.Generator().manual_seed(0)
     offsets_deg = torch.zeros(len(views), 2, requires_grad=True)
-    optimizer = torch.optim.Adam([offsets_deg], lr=_PATH_RATE_DEG)
+    steps = Adam([offsets_deg])
     for step in range(_PATH_STEPS):
         progress("path", step / _PATH_STEPS)
-        optimizer.param_groups[0]["lr"] = _PATH_RATE_DEG * (1 - step / _PATH_STEPS)
         posed = Cameras.look_at(_moved(positions, offsets_deg), 30.0)
         cameras = Cameras(posed.T_world_camera, pictures.intrinsics)
         miss = _ray_misses(outlines_px, cameras, pictures.radius, generator)
         loss = (miss**2 / (miss**2 + _TOLERATED**2)).mean() + _STIFFNESS * _strain(offsets_deg)
-        optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        steps.step(_PATH_RATE_DEG * (1 - step / _PATH_STEPS))
         with torch.no_grad():
             offsets_deg[:, 0] -= offsets_deg[:, 0].mean()  # turning the world changes nothing
     return offsets_deg.detach()

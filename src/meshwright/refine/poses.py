@@ -7,12 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from meshwright.cameras import Cameras
+from meshwright.descent import Adam
 
 _TURN_RAD = math.radians(3.0)  # corrections of about this size are expected;
 _SHIFT = 0.05  # world units at the object
 _ZOOM = 0.03  # in the logarithm of the focal length
 _STEP = 0.02  # of these sizes
-_FAST_DECAY, _SLOW_DECAY = 0.9, 0.999
 _PENALTY = 0.05  # weight, against that of the silhouettes
 
 
@@ -30,7 +30,7 @@ class PoseCorrections:
         self.common = torch.zeros(2).to(cameras.intrinsics).requires_grad_(True)  # elevation, focal length
         right = cameras.T_world_camera[:, :3, 0]
         self._elevation = torch.cat([-right, torch.zeros_like(right)], dim=1)
-        self._mean, self._square, self._count = torch.zeros(6 * count + 2), torch.zeros(6 * count + 2), 0
+        self._steps = Adam([self.twists, self.common])
         self._gauge = torch.linalg.qr(_similarities(cameras.positions).flatten(1).T)[0]
 
     def cameras(self) -> Cameras:
@@ -46,23 +46,9 @@ class PoseCorrections:
         return Cameras(torch.matrix_exp(generator) @ self._cameras.T_world_camera, intrinsics)
 
     def descend(self, loss: Float[Tensor, ""]) -> None:
-        """One step of Adam against the gradient of ``loss``, which gets its gradients with respect to all else too.
-
-        Kingma and Ba 2015, algorithm 1. Written out, because the first optimizer of torch imports its compiler: 10 s.
-        """
-        self.twists.grad = self.common.grad = None
+        """One small step against the gradient of ``loss``, which gets its gradients with respect to all else too."""
         (loss + _PENALTY * self._penalty()).backward()
-        assert self.twists.grad is not None
-        assert self.common.grad is not None
-        gradient = torch.cat([self.twists.grad.flatten(), self.common.grad])
-        self._count += 1
-        self._mean = torch.lerp(gradient, self._mean.to(gradient), _FAST_DECAY)
-        self._square = torch.lerp(gradient.square(), self._square.to(gradient), _SLOW_DECAY)
-        usual = (self._square / (1 - _SLOW_DECAY**self._count)).sqrt().clamp(min=1e-8)
-        step = _STEP * self._mean / (1 - _FAST_DECAY**self._count) / usual
-        with torch.no_grad():
-            self.twists -= step[:-2].view_as(self.twists)
-            self.common -= step[-2:]
+        self._steps.step(_STEP)
 
     def _penalty(self) -> Float[Tensor, ""]:
         """Mean squared size of the corrections, 1 where they are as large as expected."""
