@@ -24,17 +24,15 @@ from rich.table import Table
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from benchmarks.scans import colored
 from meshwright.cameras import Cameras
 from meshwright.hull import hull_mesh
 from meshwright.mesh import Mesh
 from meshwright.metrics import psnr, silhouette_iou
 from meshwright.orbit import estimate_orbit, estimate_path
 from meshwright.raster import render
-from meshwright.refine import refine, subdivide
-from meshwright.texture import color_vertices
+from meshwright.refine import refine
 from meshwright.views import Views, load_views
-
-COLORED_VERTICES = 25_000
 
 
 @dataclass(frozen=True)
@@ -58,13 +56,6 @@ def attempts(clip: Views, kept: list[int], withheld: list[int], level: Literal["
         seconds = perf_counter() - began
         corrected = interpolated(cameras, views.cameras, refined.views.cameras, kept, withheld, len(clip))
         yield Attempt(name, colored(refined.mesh, refined.views), corrected, seconds)
-
-
-def colored(mesh: Mesh, views: Views) -> Mesh:
-    vertices, faces = mesh.vertices, mesh.faces
-    while len(vertices) < COLORED_VERTICES:
-        vertices, faces = subdivide(vertices, faces)
-    return color_vertices(Mesh(vertices, faces), views)
 
 
 def interpolated(

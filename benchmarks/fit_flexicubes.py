@@ -30,7 +30,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from benchmarks.scans import load_scan, render_scan_views
+from benchmarks.scans import colored, load_scan, render_scan_views
 from meshwright.cameras import Cameras
 from meshwright.flexicubes import close_border, extract, grid_axes, sdf_entropy, surface_cubes
 from meshwright.hull import hull_mesh, visual_hull
@@ -38,10 +38,9 @@ from meshwright.losses import mesh_area, normal_roughness, silhouette_error
 from meshwright.mesh import Mesh
 from meshwright.metrics import SurfaceSamples, compare_shapes, psnr, silhouette_iou
 from meshwright.raster import rasterize, render
-from meshwright.refine import refine, subdivide
+from meshwright.refine import refine
 from meshwright.refine.pictures import Pictures
 from meshwright.refine.scene import Sight, Topology, compare, look, nearest_views, photo_error
-from meshwright.texture import color_vertices
 from meshwright.views import Views
 
 RIGS = {"6": Cameras.zero123plus(), "21": Cameras.orbit(21, 20.0)}
@@ -49,7 +48,6 @@ NOVEL = Cameras.spherical(
     [i * 137.508 % 360 for i in range(20)], [-20 + 70 * (i * 7 % 20) / 19 for i in range(20)], 4.0, 30.0
 )
 NOVEL_PX = 256
-COLORED_VERTICES = 25_000
 SURFACE_POINTS = 100_000
 
 VIEWS_A_STEP, PARTNERS, POINTS, LOOK_AROUND = 6, 4, 20_000, 10  # as in refine
@@ -217,10 +215,7 @@ class Scores:
 
     @classmethod
     def of(cls, mesh: Mesh, views: Views, scan: Mesh, novel: Views) -> "Scores":
-        vertices, faces = mesh.vertices, mesh.faces
-        while len(vertices) < COLORED_VERTICES:
-            vertices, faces = subdivide(vertices, faces)
-        drawn = render(color_vertices(Mesh(vertices, faces), views), NOVEL, NOVEL_PX, NOVEL_PX, samples=2)
+        drawn = render(colored(mesh, views), NOVEL, NOVEL_PX, NOVEL_PX, samples=2)
         diagonal = float((scan.vertices.amax(0) - scan.vertices.amin(0)).norm())
         samples, truth = SurfaceSamples.of(mesh, SURFACE_POINTS), SurfaceSamples.of(scan, SURFACE_POINTS)
         shape = compare_shapes(samples, truth, [0.01 * diagonal])

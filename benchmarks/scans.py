@@ -14,10 +14,13 @@ from PIL import Image
 
 from meshwright import Cameras, Mesh, Views
 from meshwright.export import load_mesh
+from meshwright.mesh import subdivide
 from meshwright.raster import render
+from meshwright.texture import color_vertices
 
 # Cameras 4 units away with 30 degrees of view frame a sphere of radius 1; the rest is air around the silhouette.
 BOUNDING_RADIUS = 0.95
+COLORED_VERTICES = 25_000
 
 
 def load_scan(path: Path) -> Mesh:
@@ -38,6 +41,14 @@ def render_scan_views(mesh: Mesh, cameras: Cameras, size_px: int, samples: int =
         names=tuple(f"{i:03d}" for i in range(len(cameras))),
         depth_z=rendered.depth_z,
     )
+
+
+def colored(mesh: Mesh, views: Views) -> Mesh:
+    """A mesh with the views' colours at vertices, subdivided until these show most of what the pictures do."""
+    vertices, faces = mesh.vertices, mesh.faces
+    while len(vertices) < COLORED_VERTICES:
+        vertices, faces = subdivide(vertices, faces)
+    return color_vertices(Mesh(vertices, faces), views)
 
 
 def find_scans(folders: list[Path]) -> list[Path]:

@@ -9,7 +9,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from meshwright import Cameras, Mesh, Views
-from meshwright.atlas import unwrap
+from meshwright.atlas import decimate, unwrap
 from meshwright.bake import bake_texture
 from meshwright.flexicubes import grid, marching_cubes
 from meshwright.raster import render, sample_texture
@@ -232,7 +232,7 @@ def test_the_shape_stays_and_fewer_faces_can_be_asked_for():
     baked = bake(truth, views, optimise=False)
     assert torch.equal(baked.vertices, truth.vertices)
     assert baked.vertex_colors is None
-    simplified = bake(truth, views, optimise=False, faces=1000)
+    simplified = bake(decimate(truth, 1000), views, optimise=False)
     assert 900 < len(simplified.faces) < 1100
     assert simplified.is_watertight()
 

@@ -15,7 +15,7 @@ from meshwright.flexicubes import grid, marching_cubes
 from meshwright.hull import hull_mesh
 from meshwright.metrics import ShapeScores, SurfaceSamples, compare_shapes
 from meshwright.raster import render
-from meshwright.refine import Refined, edge_length_for, fit, refine, remesh, subdivide
+from meshwright.refine import Refined, edge_length_for, fit, refine, remesh
 from meshwright.refine.smoother import Smoother
 
 SIZE_PX = 64

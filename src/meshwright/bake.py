@@ -18,9 +18,9 @@ from scipy.sparse import coo_array, diags_array
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from meshwright.atlas import decimate, unwrap
+from meshwright.atlas import unwrap
 from meshwright.cameras import Cameras
-from meshwright.mesh import Mesh
+from meshwright.mesh import Mesh, subdivide
 from meshwright.progress import Progress, silent
 from meshwright.raster import interpolate, mip_levels, rasterize, sample_texture
 from meshwright.texture import SHARPNESS, Field, Sight, ask, fill_unseen
@@ -51,7 +51,6 @@ def bake_texture(
     views: Views,
     *,
     texture_size_px: int = 2048,
-    faces: int | None = None,
     field: Field | None = None,
     optimise: bool = True,
     seed: int = 0,
@@ -59,16 +58,14 @@ def bake_texture(
 ) -> Mesh:
     """The mesh with ``uv`` and a square ``texture`` (sRGB) taken from the views; on the mesh's device.
 
-    ``faces``: simplify to about so many first. ``field``: colours (sRGB) of points where no view looks; without it
-    they come over the surface from what is seen. ``optimise`` fits the texture to the pictures at the end if that
-    clearly improves pixels kept apart, which ``seed`` chooses. Mesh and views are on one device.
+    ``field``: colours (sRGB) of points where no view looks; without it they come over the surface from what is seen.
+    ``optimise`` fits the texture to the pictures at the end if that clearly improves pixels kept apart, which ``seed``
+    chooses. Mesh and views are on one device.
 
     Raises:
         InputError: the mesh has no area, or falls into too many pieces for the texture.
     """
     progress("atlas", 0.0)
-    if faces is not None:
-        mesh = decimate(mesh, faces)
     mesh = unwrap(mesh, texture_size_px, _GUTTER_PX)
     progress("atlas", 1.0)
     fine = _refined(mesh)
@@ -81,18 +78,14 @@ def bake_texture(
 
 
 @torch.no_grad()
-def bake_field(
-    mesh: Mesh, field: Field, *, texture_size_px: int = 2048, faces: int | None = None, progress: Progress = silent
-) -> Mesh:
+def bake_field(mesh: Mesh, field: Field, *, texture_size_px: int = 2048, progress: Progress = silent) -> Mesh:
     """The mesh with ``uv`` and a square ``texture`` that shows a field's colours (sRGB) on its surface.
-
-    ``faces``: simplify to about so many first.
 
     Raises:
         InputError: the mesh has no area, or falls into too many pieces for the texture.
     """
     progress("atlas", 0.0)
-    mesh = unwrap(mesh if faces is None else decimate(mesh, faces), texture_size_px, _GUTTER_PX)
+    mesh = unwrap(mesh, texture_size_px, _GUTTER_PX)
     progress("atlas", 1.0)
     texels = _Texels.of(mesh, texture_size_px)
     colors = ask(field, texels.interpolate(mesh.faces, mesh.vertices))
@@ -108,23 +101,10 @@ def _refined(mesh: Mesh) -> Mesh:
     assert mesh.uv is not None
     assert mesh.uv_faces is not None
     while len(mesh.faces) < _FINE_FACES:
-        vertices, faces = _halved(mesh.vertices, mesh.faces)
-        uv, uv_faces = _halved(mesh.uv, mesh.uv_faces)
+        vertices, faces = subdivide(mesh.vertices, mesh.faces)
+        uv, uv_faces = subdivide(mesh.uv, mesh.uv_faces)
         mesh = Mesh(vertices, faces, uv=uv, uv_faces=uv_faces)
     return mesh
-
-
-def _halved(
-    points: Float[Tensor, "points axes"], faces: Int[Tensor, "faces 3"]
-) -> tuple[Float[Tensor, "more_points axes"], Int[Tensor, "more_faces 3"]]:
-    """Every face in four, with new points in the middle of its edges."""
-    start, end = faces[:, [[0, 1], [1, 2], [2, 0]]].sort(dim=2).values.view(-1, 2).unbind(1)
-    keys, edge_of_side = torch.unique(start * len(points) + end, return_inverse=True)
-    middles = (points[keys // len(points)] + points[keys % len(points)]) / 2
-    a, b, c = faces.unbind(1)
-    ab, bc, ca = (len(points) + edge_of_side.view(-1, 3)).unbind(1)
-    quarters = torch.stack([a, ab, ca, ab, b, bc, ca, bc, c, ab, bc, ca], dim=1).view(-1, 3)
-    return torch.cat([points, middles]), quarters
 
 
 @dataclass(frozen=True, eq=False)

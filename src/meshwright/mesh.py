@@ -150,3 +150,19 @@ class Mesh:
         face = face.to(self.faces.device)
         points = (self.vertices[self.faces[face]] * barycentric[:, :, None]).sum(1)
         return points, face, barycentric
+
+
+def subdivide(
+    points: Float[Tensor, "points axes"], faces: Int[Tensor, "faces 3"]
+) -> tuple[Float[Tensor, "more_points axes"], Int[Tensor, "more_faces 3"]]:
+    """Four faces for each, on the same surface, with new points in the middle of its edges; the old points come first.
+
+    ``points``: vertices, or the texture coordinates that ``faces`` indexes.
+    """
+    a, b, c = faces.unbind(1)
+    start, end = torch.stack([faces, faces.roll(-1, 1)], dim=2).sort(dim=2).values.view(-1, 2).unbind(1)
+    keys, edge_of_side = torch.unique(start * len(points) + end, return_inverse=True)
+    middles = (points[keys // len(points)] + points[keys % len(points)]) / 2
+    ab, bc, ca = (len(points) + edge_of_side.view(-1, 3)).unbind(1)
+    corners = ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))
+    return torch.cat([points, middles]), torch.cat([torch.stack(piece, dim=1) for piece in corners])

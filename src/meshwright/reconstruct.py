@@ -134,7 +134,9 @@ def finish(
     Raises:
         InputError: the mesh has no faces, ``time_budget_s`` is not positive, or there is no model to take colours of.
     """
-    mesh, refined = start.mesh, None
+    mesh, field, refined = start.mesh, start.color_field, None
+    if colors == "model" and field is None:
+        raise InputError("there is no model to take colours from; give one, or take the colours of the views")
     if refine != "off":
         refined = refine_shape(
             mesh,
@@ -146,28 +148,17 @@ def finish(
             progress=progress,
         )
         mesh, views = refined.mesh, refined.views
-    field = start.color_field
-    if vertex_colors and faces is not None:
+    if faces is not None:
         mesh = decimate(mesh, faces)
-    if colors == "model":
-        if field is None:
-            raise InputError("there is no model to take colours from; give one, or take the colours of the views")
+    if colors == "model" and field is not None:
         if vertex_colors:
             mesh = mesh.replace(vertex_colors=ask(field, mesh.vertices).clamp(0, 1))
         else:
-            mesh = bake_field(mesh, field, texture_size_px=texture_size_px, faces=faces, progress=progress)
+            mesh = bake_field(mesh, field, texture_size_px=texture_size_px, progress=progress)
     elif vertex_colors:
         mesh = color_vertices(mesh, views, field, progress)
     else:
-        mesh = bake_texture(
-            mesh,
-            views,
-            texture_size_px=texture_size_px,
-            faces=faces,
-            field=field,
-            seed=seed,
-            progress=progress,
-        )
+        mesh = bake_texture(mesh, views, texture_size_px=texture_size_px, field=field, seed=seed, progress=progress)
     return Finished(mesh, views, refined)
 
 

@@ -382,17 +382,3 @@ def _compact(points, corners, size):
             new_faces[faces] = number[corners[corner]]
             faces += 1
     return new_points, new_faces.reshape(-1, 3)
-
-
-def subdivide(
-    vertices: Float[Tensor, "vertices 3"], faces: Int[Tensor, "faces 3"]
-) -> tuple[Float[Tensor, "more_vertices 3"], Int[Tensor, "more_faces 3"]]:
-    """Four faces for each, on the same surface."""
-    a, b, c = faces.unbind(1)
-    ends = torch.stack([faces, faces.roll(-1, 1)], dim=2).sort(dim=2).values.view(-1, 2)
-    keys, middle = torch.unique(ends[:, 0] * len(vertices) + ends[:, 1], return_inverse=True)
-    first, second = keys // len(vertices), keys % len(vertices)
-    ab, bc, ca = (len(vertices) + middle.view(-1, 3)).unbind(1)
-    corners = ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))
-    pieces = torch.cat([torch.stack(piece, dim=1) for piece in corners])
-    return torch.cat([vertices, (vertices[first] + vertices[second]) / 2]), pieces
