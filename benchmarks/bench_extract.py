@@ -19,11 +19,11 @@ from tests.small_models import ball
 from torch import Tensor
 
 from benchmarks.measure import Measurement, in_child, measure, print_measurement
-from meshwright.field import HIDDEN
-from meshwright.flexicubes import extract, flexicubes, grid, grid_axes, repair_empty, surface_cubes
 from meshwright.mesh import Mesh
-from meshwright.model import PRESETS, InstantMesh, InstantNeRF, build_model
-from meshwright.triplane import Triplane
+from meshwright.model.field import HIDDEN
+from meshwright.model.instantmesh import PRESETS, InstantMesh, InstantNeRF, build_model
+from meshwright.model.triplane import Triplane
+from meshwright.shape.flexicubes import extract, flexicubes, grid, grid_axes, repair_empty, surface_cubes
 
 PLAIN_ROWS = {
     "plain": "plain twin",

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from benchmarks.measure import Measurement, in_child, measure, print_measurement
 from meshwright.cameras import Cameras
-from meshwright.field import HIDDEN, RadianceDecoder
-from meshwright.model import PRESETS
-from meshwright.volume import Draws, RadianceField, render
+from meshwright.model.field import HIDDEN, RadianceDecoder
+from meshwright.model.instantmesh import PRESETS
+from meshwright.model.volume import Draws, RadianceField, render
 
 LARGE = PRESETS["instant-nerf-large"]
 ROWS = {

@@ -26,13 +26,14 @@ from torch import Tensor
 
 from benchmarks.scans import colored
 from meshwright.cameras import Cameras
-from meshwright.hull import hull_mesh
+from meshwright.capture.load import load_views
+from meshwright.capture.orbit import estimate_orbit, estimate_path
+from meshwright.evaluate.metrics import psnr, silhouette_iou
 from meshwright.mesh import Mesh
-from meshwright.metrics import psnr, silhouette_iou
-from meshwright.orbit import estimate_orbit, estimate_path
 from meshwright.raster import render
-from meshwright.refine import refine
-from meshwright.views import Views, load_views
+from meshwright.shape.hull.hull import hull_mesh
+from meshwright.shape.refine import refine
+from meshwright.views import Views
 
 
 @dataclass(frozen=True)

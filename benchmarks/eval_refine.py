@@ -34,15 +34,15 @@ import torch
 from PIL import Image
 
 from benchmarks.scans import find_scans, load_scan, render_scan_views
-from meshwright.bake import bake_texture
 from meshwright.cameras import Cameras
+from meshwright.color.texture import bake_texture
+from meshwright.color.vertex_colors import Sight, color_vertices, spread_colors
+from meshwright.evaluate.metrics import SurfaceSamples, compare_shapes, psnr, silhouette_iou, ssim
 from meshwright.files import atomic_path
-from meshwright.hull import hull_mesh
 from meshwright.mesh import Mesh
-from meshwright.metrics import SurfaceSamples, compare_shapes, psnr, silhouette_iou, ssim
 from meshwright.raster import render
-from meshwright.refine import refine
-from meshwright.texture import Sight, color_vertices, spread_colors
+from meshwright.shape.hull.hull import hull_mesh
+from meshwright.shape.refine import refine
 from meshwright.views import Views
 
 SIZE_PX = 512

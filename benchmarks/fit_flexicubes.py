@@ -3,7 +3,7 @@
 Each scan is photographed by the six cameras of the Zero123++ rig and by 21 of an orbit; depth is not given. Compared,
 from the same hull on, are
 
-- mesh: `meshwright.refine.refine`, level fast;
+- mesh: `meshwright.shape.refine.refine`, level fast;
 - grid: field, deformation and weights of a FlexiCubes grid as parameters, by the same measures of error (silhouettes,
   photo-consistency, roughness of normals, area) and the grid's own (L_dev, entropy of the field's signs). The topology
   may change;
@@ -32,15 +32,15 @@ from torch.nn.functional import interpolate
 
 from benchmarks.scans import colored, load_scan, render_scan_views
 from meshwright.cameras import Cameras
-from meshwright.flexicubes import close_border, extract, grid_axes, sdf_entropy, surface_cubes
-from meshwright.hull import hull_mesh, visual_hull
+from meshwright.evaluate.metrics import SurfaceSamples, compare_shapes, psnr, silhouette_iou
 from meshwright.losses import mesh_area, normal_roughness, silhouette_error
 from meshwright.mesh import Mesh
-from meshwright.metrics import SurfaceSamples, compare_shapes, psnr, silhouette_iou
 from meshwright.raster import rasterize, render
-from meshwright.refine import refine
-from meshwright.refine.pictures import Pictures
-from meshwright.refine.scene import Sight, Topology, compare, look, nearest_views, photo_error
+from meshwright.shape.flexicubes import close_border, extract, grid_axes, sdf_entropy, surface_cubes
+from meshwright.shape.hull.hull import hull_mesh, visual_hull
+from meshwright.shape.refine import refine
+from meshwright.shape.refine.pyramid import Pictures
+from meshwright.shape.refine.scene import Sight, Topology, compare, look, nearest_views, photo_error
 from meshwright.views import Views
 
 RIGS = {"6": Cameras.zero123plus(), "21": Cameras.orbit(21, 20.0)}

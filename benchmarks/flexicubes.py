@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import torch
 
-from meshwright.flexicubes import extract, grid, grid_axes, surface_cubes
+from meshwright.shape.flexicubes import extract, grid, grid_axes, surface_cubes
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The reconstruction models as their papers have them: slow, large and obvious.
 
-Twins of `meshwright.encoder`, `triplane`, `field` and `model`: attention with its matrix of scores written out,
+Twins of `meshwright.model.encoder`, `triplane`, `field` and `model`: attention with its matrix of scores written out,
 features gathered for every point and put one after the other, every head at every grid point and cube. They read the
 weights of a model by their published names, and are differentiable in them.
 """
@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from meshwright.flexicubes import flexicubes, grid
-from meshwright.model import ModelConfig
+from meshwright.model.instantmesh import ModelConfig
+from meshwright.shape.flexicubes import flexicubes, grid
 
 Weights = Mapping[str, Tensor]
 

@@ -1,6 +1,6 @@
 """Volume rendering as the published model has it: one full tensor a step, every sample evaluated, no shortcuts.
 
-Twin of `meshwright.volume`: slow, large and obvious, equal in value and gradient.
+Twin of `meshwright.model.volume`: slow, large and obvious, equal in value and gradient.
 """
 
 from collections.abc import Callable

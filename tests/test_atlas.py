@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright import InputError, Mesh
-from meshwright.atlas import decimate, unwrap
-from meshwright.atlas.charts import covered_samples, face_neighbors
-from meshwright.atlas.simplify import part_glued_sheets
-from meshwright.export import load_mesh, save_mesh
+from meshwright.color.atlas import unwrap
+from meshwright.color.atlas.charts import covered_samples, face_neighbors
+from meshwright.mesh_files.export import load_mesh, save_mesh
+from meshwright.shape.simplify import decimate, part_glued_sheets
 
 TEXTURE_PX = 512
 GUTTER_PX = 8

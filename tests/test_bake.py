@@ -9,11 +9,12 @@ import torch
 from scipy.spatial import cKDTree
 
 from meshwright import Cameras, Mesh, Views
-from meshwright.atlas import decimate, unwrap
-from meshwright.bake import bake_texture
-from meshwright.flexicubes import grid, marching_cubes
+from meshwright.color.atlas import unwrap
+from meshwright.color.texture import bake_texture
+from meshwright.color.vertex_colors import color_vertices
 from meshwright.raster import render, sample_texture
-from meshwright.texture import color_vertices
+from meshwright.shape.flexicubes import grid, marching_cubes
+from meshwright.shape.simplify import decimate
 
 SIZE_PX, TEXTURE_PX = 128, 512
 GREY = torch.tensor([0.6, 0.45, 0.3])

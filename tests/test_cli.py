@@ -17,9 +17,9 @@ from PIL import Image
 
 from meshwright import Cameras, Mesh, load_views, reconstruct
 from meshwright.cli import main
-from meshwright.export import load_mesh
-from meshwright.flexicubes import grid, marching_cubes
+from meshwright.mesh_files.export import load_mesh
 from meshwright.raster import render
+from meshwright.shape.flexicubes import grid, marching_cubes
 
 SMALL = ("--resolution", 48, "--texture-size", 256)
 QUICK = ("--resolution", 32, "--refine", "off", "--vertex-colors")
@@ -147,7 +147,7 @@ def test_a_mesh_of_ones_own_is_textured_as_it_is_and_keeps_its_colours_unseen(
 
 def test_unseen_parts_keep_the_detail_they_had(posed_folder, plain_ball):
     """A membrane moves the old colours as a whole, so their pattern stays."""
-    from meshwright.texture import color_vertices, surface_field
+    from meshwright.color.vertex_colors import color_vertices, surface_field
 
     mesh = load_mesh(plain_ball)
     stripes = 0.5 + 0.2 * torch.sin(mesh.vertices * 25)

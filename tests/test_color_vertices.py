@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from meshwright.cameras import Cameras
+from meshwright.color.vertex_colors import color_vertices
 from meshwright.mesh import Mesh
 from meshwright.raster import render
-from meshwright.texture import color_vertices
 from meshwright.views import Views
 
 RED, BLUE, GREEN = (torch.tensor(c) for c in ([0.9, 0.1, 0.1], [0.1, 0.2, 0.8], [0.1, 0.7, 0.2]))

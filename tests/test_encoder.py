@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import plain_model as plain
-from meshwright.encoder import resize_position_table
+from meshwright.model.encoder import resize_position_table
 from small_models import golden, small_mesh, small_nerf
 
 MESH, NERF, UTILS = golden("small_mesh"), golden("small_nerf"), golden("utils")

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import plain_model as plain
-from meshwright import field
-from meshwright.field import GridField, Head, PointField
-from meshwright.flexicubes import grid_axes
-from meshwright.triplane import GridMaps
+from meshwright.model import field
+from meshwright.model.field import GridField, Head, PointField
+from meshwright.model.triplane import GridMaps
+from meshwright.shape.flexicubes import grid_axes
 from small_models import golden, small_mesh, small_nerf
 
 MESH, NERF = golden("small_mesh"), golden("small_nerf")

@@ -14,7 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshwright.flexicubes import (
+from meshwright.mesh import Mesh
+from meshwright.shape.flexicubes import (
     _tables,
     close_border,
     extract,
@@ -26,7 +27,6 @@ from meshwright.flexicubes import (
     sdf_entropy,
     surface_cubes,
 )
-from meshwright.mesh import Mesh
 
 GOLDEN = {
     name: torch.from_numpy(array)

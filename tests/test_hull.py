@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 
 from meshwright.cameras import Cameras
 from meshwright.errors import InputError
-from meshwright.hull import Silhouettes, VisualHull, _outline_segments, hull_mesh, outline_distances_px, visual_hull
 from meshwright.raster import rasterize
+from meshwright.shape.hull.hull import (
+    Silhouettes,
+    VisualHull,
+    _outline_segments,
+    hull_mesh,
+    outline_distances_px,
+    visual_hull,
+)
 from meshwright.views import Views
 
 RADIUS = 0.7

@@ -12,8 +12,8 @@ from PIL import Image
 from scipy import ndimage
 
 from meshwright import images
+from meshwright.capture.foreground import cut_from_background
 from meshwright.errors import InputError
-from meshwright.foreground import cut_from_background
 from meshwright.images import (
     image_size,
     is_animation,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshwright import Mesh
-from meshwright.metrics import (
+from meshwright.evaluate.metrics import (
     SurfaceSamples,
     chamfer,
     compare_shapes,

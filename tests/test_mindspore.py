@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshwright import mindspore
 from meshwright.errors import InputError
-from meshwright.mindspore import is_mindspore, mindspore_name, read_mindspore, torch_name, write_mindspore
+from meshwright.weights import mindspore
+from meshwright.weights.mindspore import is_mindspore, mindspore_name, read_mindspore, torch_name, write_mindspore
 
 PUBLISHED = json.loads((Path(__file__).parent / "golden" / "published_keys.json").read_text())
 

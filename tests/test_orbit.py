@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from meshwright.cameras import Cameras
-from meshwright.orbit import estimate_orbit, estimate_path
+from meshwright.capture.orbit import estimate_orbit, estimate_path
 from meshwright.views import Views
 
 BALLS = (  # centre, radius, colour: no two sides alike

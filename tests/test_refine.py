@@ -11,12 +11,14 @@ import torch
 
 from meshwright import Cameras, Mesh, Views
 from meshwright.errors import InputError
-from meshwright.flexicubes import grid, marching_cubes
-from meshwright.hull import hull_mesh
-from meshwright.metrics import ShapeScores, SurfaceSamples, compare_shapes
+from meshwright.evaluate.metrics import ShapeScores, SurfaceSamples, compare_shapes
+from meshwright.mesh import subdivide
 from meshwright.raster import render
-from meshwright.refine import Refined, edge_length_for, fit, refine, remesh
-from meshwright.refine.smoother import Smoother
+from meshwright.shape.flexicubes import grid, marching_cubes
+from meshwright.shape.hull.hull import hull_mesh
+from meshwright.shape.refine import Refined, fit, refine
+from meshwright.shape.refine.smoother import Smoother
+from meshwright.shape.remesh import edge_length_for, remesh
 
 SIZE_PX = 64
 GOLDEN_ANGLE_DEG = 137.508

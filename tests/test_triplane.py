@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import plain_model as plain
-from meshwright.flexicubes import grid_axes
-from meshwright.triplane import GridMaps, PlaneSampler, project_planes
+from meshwright.model.triplane import GridMaps, PlaneSampler, project_planes
+from meshwright.shape.flexicubes import grid_axes
 from small_models import golden, small_mesh, small_nerf
 
 MESH, NERF = golden("small_mesh"), golden("small_nerf")

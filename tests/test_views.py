@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from meshwright.cameras import Cameras
+from meshwright.capture.load import load_views, split_sheet
 from meshwright.errors import InputError
 from meshwright.images import write_video
-from meshwright.views import load_views, split_sheet
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "utils.npz")
 SIZE = 48

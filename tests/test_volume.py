@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from meshwright.cameras import Cameras, Rays
 from meshwright.errors import InputError
-from meshwright.volume import (
+from meshwright.model.volume import (
     Draws,
     box_interval,
     density_from_raw,

@@ -25,13 +25,14 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from meshwright import hub, weights
 from meshwright.errors import InputError
-from meshwright.hub import find_weights
-from meshwright.mindspore import read_mindspore
-from meshwright.model import PRESETS, build_model
-from meshwright.torchfile import read_torch
-from meshwright.weights import DTYPES, convert, load_model, read_checkpoint, save_model, start_from
+from meshwright.model.instantmesh import PRESETS, build_model
+from meshwright.weights import checkpoints as weights
+from meshwright.weights import hub
+from meshwright.weights.checkpoints import DTYPES, convert, load_model, read_checkpoint, save_model, start_from
+from meshwright.weights.hub import find_weights
+from meshwright.weights.mindspore import read_mindspore
+from meshwright.weights.torch_pickle import read_torch
 from small_models import GOLDEN_FOLDER, small_config, small_mesh, small_nerf
 
 PUBLISHED_SHAPES = json.loads((GOLDEN_FOLDER / "published_keys.json").read_text())
@@ -689,7 +690,7 @@ def test_a_large_published_checkpoint_loads_within_two_and_a_half_gigabytes(tmp_
     subprocess.run([sys.executable, script, "instant-mesh-large", tmp_path / "m.ckpt"], check=True)
     load = textwrap.dedent("""
         import resource, sys
-        from meshwright.weights import load_model
+        from meshwright.weights.checkpoints import load_model
         model = load_model(sys.argv[1])
         assert sum(parameter.numel() for parameter in model.parameters()) == 378657644
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

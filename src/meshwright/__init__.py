@@ -6,11 +6,12 @@
 """
 
 from meshwright.cameras import Cameras
+from meshwright.capture.load import load_views
 from meshwright.errors import InputError
-from meshwright.export import load_mesh
 from meshwright.mesh import Mesh
+from meshwright.mesh_files.export import load_mesh
 from meshwright.reconstruct import reconstruct
-from meshwright.views import Views, load_views
+from meshwright.views import Views
 
 __version__ = "0.1.0"
 __all__ = ["Cameras", "InputError", "Mesh", "Views", "__version__", "load_mesh", "load_views", "reconstruct"]

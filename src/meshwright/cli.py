@@ -16,9 +16,9 @@ from rich.table import Table
 from meshwright.errors import InputError
 
 if TYPE_CHECKING:  # torch takes seconds to import: --help and usage errors should not wait for it
+    from meshwright.evaluate.report import Scored, Stage
     from meshwright.progress import Progress as ReportsProgress
     from meshwright.reconstruct import Finished, StartShape
-    from meshwright.report import Scored, Stage
     from meshwright.views import Views
 
 app = typer.Typer(
@@ -210,7 +210,7 @@ def reconstruct(
     def make(progress: "ReportsProgress") -> "tuple[Views, StartShape, Finished]":
         from meshwright.device import resolve_device
         from meshwright.reconstruct import finish, start_shape
-        from meshwright.weights import load_model
+        from meshwright.weights.checkpoints import load_model
 
         views = _load_views(input_path, rig, elevation, fov, radius, clockwise, background, masks, max_size, progress)
         loaded = None if model == "none" else load_model(
@@ -358,7 +358,7 @@ def convert(
     revision: RevisionOption = None,
 ) -> None:
     """Convert model weights: published, DINO, OpenLRM and MindSpore files to safetensors or MindSpore."""
-    from meshwright import weights
+    from meshwright.weights import checkpoints as weights
 
     with _progress_bars() as bars:
         done = weights.convert(
@@ -376,7 +376,7 @@ def doctor() -> None:
     import torch
 
     from meshwright.device import available_devices
-    from meshwright.report import versions
+    from meshwright.evaluate.report import versions
 
     out = Console()
     table = Table("what", "found")
@@ -403,8 +403,8 @@ def _load_views(
     progress: "ReportsProgress",
 ) -> "Views":
     """Views as the options say; what no option says of an orbit is read off its pictures."""
-    from meshwright.orbit import estimate_orbit, estimate_path
-    from meshwright.views import load_views
+    from meshwright.capture.load import load_views
+    from meshwright.capture.orbit import estimate_orbit, estimate_path
 
     views = load_views(
         path, rig.value, elevation_deg=elevation_deg or 0.0, fov_deg=fov_deg, radius=radius, clockwise=clockwise,
@@ -421,11 +421,11 @@ def _load_shape(path: Path, views: "Views", device: str) -> "tuple[Views, StartS
     Raises:
         InputError: the file is not a mesh, or the mesh is not where the views look.
     """
+    from meshwright.color.vertex_colors import surface_field
     from meshwright.device import resolve_device
-    from meshwright.export import load_mesh
+    from meshwright.evaluate.report import Scored
+    from meshwright.mesh_files.export import load_mesh
     from meshwright.reconstruct import StartShape
-    from meshwright.report import Scored
-    from meshwright.texture import surface_field
 
     mesh = load_mesh(path)
     if len(mesh.faces) == 0:
@@ -450,11 +450,11 @@ def _write_results(
     make: "Callable[[ReportsProgress], tuple[Views, StartShape, Finished]]",
 ) -> None:
     """Run ``make`` and write what it made to a folder that appears whole."""
-    from meshwright import report
+    from meshwright.color.vertex_colors import color_vertices
     from meshwright.device import resolve_device
+    from meshwright.evaluate import report
     from meshwright.files import atomic_directory
     from meshwright.images import write_image
-    from meshwright.texture import color_vertices
 
     settings = {**settings, "device": str(resolve_device(device))}
     with atomic_directory(out) as folder, _progress_bars() as bars:

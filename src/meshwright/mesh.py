@@ -43,12 +43,14 @@ class Mesh:
         return dataclasses.replace(self, **moved)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a .glb, .obj, .ply or .stl file, y up; see ``meshwright.export.save_mesh``.
+        """Write a .glb, .obj, .ply or .stl file, y up; see ``meshwright.mesh_files.export.save_mesh``.
 
         Raises:
             InputError: unknown suffix, a mesh without faces, or a place that cannot be written.
         """
-        from meshwright.export import save_mesh  # the one import that runs upwards, for the sake of mesh.save(...)
+        from meshwright.mesh_files.export import (
+            save_mesh,  # the one import that runs upwards, for the sake of mesh.save(...)
+        )
 
         save_mesh(self, path)
 

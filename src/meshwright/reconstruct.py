@@ -7,18 +7,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from meshwright.atlas import decimate
-from meshwright.bake import bake_field, bake_texture
+from meshwright.color.texture import bake_field, bake_texture
+from meshwright.color.vertex_colors import Field, ask, color_vertices
 from meshwright.device import resolve_device
 from meshwright.errors import InputError
-from meshwright.hull import visual_hull
 from meshwright.images import resize
 from meshwright.mesh import Mesh
-from meshwright.model import InstantMesh, InstantNeRF
+from meshwright.model.instantmesh import InstantMesh, InstantNeRF
 from meshwright.progress import Progress, silent
-from meshwright.refine import Refined
-from meshwright.refine import refine as refine_shape
-from meshwright.texture import Field, ask, color_vertices
+from meshwright.shape.hull.hull import visual_hull
+from meshwright.shape.refine import Refined
+from meshwright.shape.refine import refine as refine_shape
+from meshwright.shape.simplify import decimate
 from meshwright.views import Views
 
 _MODEL_PICTURE_PX = 320  # the size the published weights were trained on
@@ -89,7 +89,7 @@ def start_shape(
 ) -> StartShape:
     """The visual hull of the silhouettes on a grid of about ``resolution`` cubed cells, or what a model sees.
 
-    A model (see `meshwright.weights.load_model`) has its own grid and gives colours as well.
+    A model (see `meshwright.weights.checkpoints.load_model`) has its own grid and gives colours as well.
 
     Raises:
         InputError: the views see nothing, or contradict each other wholly.
@@ -123,7 +123,7 @@ def finish(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Finished:
-    """Fit a shape to the pictures (`meshwright.refine.refine`) and give it their colours (`bake_texture`).
+    """Fit a shape to the pictures (`meshwright.shape.refine.refine`) and give it their colours (`bake_texture`).
 
     ``refine_cameras`` lets small errors of the cameras be corrected on the way, by default for orbits of which no file
     says where the cameras were; ``time_budget_s`` bounds the fit.

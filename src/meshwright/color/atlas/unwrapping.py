@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from meshwright.atlas.charts import find_charts
-from meshwright.atlas.packing import pack, turn_upright
+from meshwright.color.atlas.charts import find_charts
+from meshwright.color.atlas.packing import pack, turn_upright
 from meshwright.errors import InputError
 from meshwright.mesh import Mesh
 

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from meshwright.device import resolve_device
 from meshwright.errors import InputError
 from meshwright.files import atomic_path
-from meshwright.hub import find_weights
-from meshwright.mindspore import is_mindspore, mindspore_name, read_mindspore, torch_name, write_mindspore
-from meshwright.model import PRESETS, InstantMesh, InstantNeRF, ModelConfig, build_model
+from meshwright.model.instantmesh import PRESETS, InstantMesh, InstantNeRF, ModelConfig, build_model
 from meshwright.progress import Progress, silent
-from meshwright.torchfile import is_torch, read_torch
+from meshwright.weights.hub import find_weights
+from meshwright.weights.mindspore import is_mindspore, mindspore_name, read_mindspore, torch_name, write_mindspore
+from meshwright.weights.torch_pickle import is_torch, read_torch
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

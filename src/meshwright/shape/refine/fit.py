@@ -16,10 +16,9 @@ from meshwright.errors import InputError
 from meshwright.losses import charbonnier, geman_mcclure_weight, mesh_area, normal_roughness, silhouette_error
 from meshwright.mesh import Mesh
 from meshwright.progress import Progress, silent
-from meshwright.refine.pictures import Pictures
-from meshwright.refine.poses import PoseCorrections
-from meshwright.refine.remesh import edge_length_for, remesh
-from meshwright.refine.scene import (
+from meshwright.shape.refine.poses import PoseCorrections
+from meshwright.shape.refine.pyramid import Pictures
+from meshwright.shape.refine.scene import (
     COLOR_SCALE,
     Comparison,
     Sight,
@@ -29,7 +28,8 @@ from meshwright.refine.scene import (
     nearest_views,
     photo_error,
 )
-from meshwright.refine.smoother import SmoothSteps
+from meshwright.shape.refine.smoother import SmoothSteps
+from meshwright.shape.remesh import edge_length_for, remesh
 from meshwright.views import Views
 
 _STEP = 0.01  # first step in the latent, of the mesh's size

@@ -1,7 +1,7 @@
 """A texture for a mesh, out of the pictures.
 
-Texels ask the views the same questions as vertices do in `meshwright.texture`. Before that the pictures are made to
-agree with each other: a gain and an offset for each view and channel, found on what several views see, and then
+Texels ask the views the same questions as vertices do in `meshwright.color.vertex_colors`. Before that the pictures
+are made to agree with each other: a gain and an offset for each view and channel, found on what several views see, and then
 whatever slow difference is left, found on the surface and drawn back into each picture. So each texel can be taken
 from the view that sees it best and no border between views shows: fine detail comes from one picture, the slow parts
 of the colour from all of them (the two bands of Burt and Adelson 1983, "A multiresolution spline", on the surface
@@ -18,12 +18,12 @@ from scipy.sparse import coo_array, diags_array
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from meshwright.atlas import unwrap
 from meshwright.cameras import Cameras
+from meshwright.color.atlas import unwrap
+from meshwright.color.vertex_colors import SHARPNESS, Field, Sight, ask, fill_unseen
 from meshwright.mesh import Mesh, subdivide
 from meshwright.progress import Progress, silent
 from meshwright.raster import interpolate, mip_levels, rasterize, sample_texture
-from meshwright.texture import SHARPNESS, Field, Sight, ask, fill_unseen
 from meshwright.views import Views
 
 _GUTTER_PX = 8

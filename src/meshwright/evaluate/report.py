@@ -17,12 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from meshwright.cameras import Cameras
+from meshwright.evaluate.metrics import psnr, silhouette_iou
 from meshwright.images import write_video
 from meshwright.mesh import Mesh
-from meshwright.metrics import psnr, silhouette_iou
 from meshwright.progress import Progress, silent
 from meshwright.raster import render
-from meshwright.refine import Refined
+from meshwright.shape.refine import Refined
 from meshwright.views import Views
 
 LIBRARIES = ("meshwright", "torch", "numpy", "scipy", "numba", "pillow", "av", "trimesh", "PyMCubes")

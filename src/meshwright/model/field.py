@@ -1,8 +1,8 @@
 """Fields: the small networks that turn plane features at a point into density, colour, sdf, deformation and weights.
 
 Each head is four linear layers with ReLU between (InstantMesh, arXiv 2404.07191, sections 3.2 and 3.3). None is ever
-fed features: the planes are pushed through its first layer once (see `meshwright.triplane`), and what is evaluated at
-points is the rest. All is float32, also under autocast: a surface is a difference of nearly equal numbers.
+fed features: the planes are pushed through its first layer once (see `meshwright.model.triplane`), and what is
+evaluated at points is the rest. All is float32, also under autocast: a surface is a difference of nearly equal numbers.
 Submodules bear the names of the published checkpoints.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from meshwright.device import items_per_chunk
-from meshwright.triplane import GridMaps, PlaneSampler, project_planes
+from meshwright.model.triplane import GridMaps, PlaneSampler, project_planes
 
 Axes = tuple[Float[Tensor, " x"], Float[Tensor, " y"], Float[Tensor, " z"]]
 Chunk = TypeVar("Chunk")

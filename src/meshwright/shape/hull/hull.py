@@ -21,9 +21,9 @@ from torch.nn.functional import grid_sample, interpolate, normalize
 from meshwright.cameras import Cameras
 from meshwright.compiled import compiled
 from meshwright.errors import InputError
-from meshwright.flexicubes import flexicubes, grid, marching_cubes
 from meshwright.mesh import Mesh
 from meshwright.progress import Progress, silent
+from meshwright.shape.flexicubes import flexicubes, grid, marching_cubes
 from meshwright.views import Views
 
 _SAMPLES_AT_ONCE = 1 << 19  # views x points looked up together; fastest where it fits the caches

@@ -14,14 +14,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from meshwright.encoder import CameraViT
 from meshwright.errors import InputError
-from meshwright.field import Axes, MeshDecoder, MeshFields, RadianceDecoder
-from meshwright.flexicubes import extract, grid_axes, marching_cubes, repair_empty, sdf_entropy, surface_cubes
 from meshwright.mesh import Mesh
+from meshwright.model.encoder import CameraViT
+from meshwright.model.field import Axes, MeshDecoder, MeshFields, RadianceDecoder
+from meshwright.model.triplane import Triplane, TriplaneTransformer
+from meshwright.model.volume import RadianceField, density_from_raw
 from meshwright.progress import Progress, silent
-from meshwright.triplane import Triplane, TriplaneTransformer
-from meshwright.volume import RadianceField, density_from_raw
+from meshwright.shape.flexicubes import extract, grid_axes, marching_cubes, repair_empty, sdf_entropy, surface_cubes
 
 _CUBE_WEIGHT_FACTOR = 0.1  # of the weight head's output
 _DEFORMATION_DIVISOR = 4.0  # grid points move by at most this part of 1 / grid_res world units
@@ -178,7 +178,7 @@ class InstantNeRF(_Reconstructor):
         return self.synthesizer["decoder"]  # type: ignore[return-value]
 
     def field(self, planes: Float[Tensor, "3 channels size size"]) -> RadianceField:
-        """The radiance field of one object's planes, for `meshwright.volume.render`."""
+        """The radiance field of one object's planes, for `meshwright.model.volume.render`."""
         return self.decoder.field(planes)
 
     def color_field(
@@ -217,7 +217,7 @@ class Geometry:
     """Meshes of a batch for training (without colours) and the numbers that keep their fields well-behaved.
 
     ``reg_empty``: mean |sdf| of each object that had no surface, else 0. ``reg_surface``: mean of FlexiCubes' L_dev.
-    ``reg_weight``: mean square of the raw cube weights. ``sdf_entropy``: see `meshwright.flexicubes.sdf_entropy`.
+    ``reg_weight``: mean square of the raw cube weights. ``sdf_entropy``: see `meshwright.shape.flexicubes.sdf_entropy`.
     """
 
     meshes: list[Mesh]

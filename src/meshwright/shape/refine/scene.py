@@ -11,7 +11,7 @@ from meshwright.cameras import Cameras
 from meshwright.losses import charbonnier
 from meshwright.mesh import Mesh
 from meshwright.raster import Fragments, antialias, edge_partners, interpolate, rasterize
-from meshwright.refine.pictures import Pictures, look_up, project_each
+from meshwright.shape.refine.pyramid import Pictures, look_up, project_each
 
 COLOR_SCALE = 0.03  # differences of colour above this are for other reasons than shape, more and more
 _GRAZING_COS = 0.15  # surface seen at a flatter angle than this shows nothing
