@@ -19,7 +19,7 @@ from benchmarks.scans import find_scans
 from meshwright import Mesh
 from meshwright.color.atlas import unwrap
 from meshwright.color.atlas.charts import covered_samples, face_neighbors
-from meshwright.mesh_files.export import load_mesh
+from meshwright.mesh_files import load_mesh
 
 TEXTURE_PX = 2048
 GUTTER_PX = 8

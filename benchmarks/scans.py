@@ -15,7 +15,7 @@ from PIL import Image
 from meshwright import Cameras, Mesh, Views
 from meshwright.color.vertex_colors import color_vertices
 from meshwright.mesh import subdivide
-from meshwright.mesh_files.export import load_mesh
+from meshwright.mesh_files import load_mesh
 from meshwright.raster import render
 
 # Cameras 4 units away with 30 degrees of view frame a sphere of radius 1; the rest is air around the silhouette.

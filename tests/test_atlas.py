@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from meshwright import InputError, Mesh
 from meshwright.color.atlas import unwrap
 from meshwright.color.atlas.charts import covered_samples, face_neighbors
-from meshwright.mesh_files.export import load_mesh, save_mesh
+from meshwright.mesh_files import load_mesh, save_mesh
 from meshwright.shape.simplify import decimate, part_glued_sheets
 
 TEXTURE_PX = 512

@@ -17,7 +17,7 @@ from PIL import Image
 
 from meshwright import Cameras, Mesh, load_views, reconstruct
 from meshwright.cli import main
-from meshwright.mesh_files.export import load_mesh
+from meshwright.mesh_files import load_mesh
 from meshwright.raster import render
 from meshwright.shape.flexicubes import grid, marching_cubes
 

@@ -15,7 +15,7 @@ import trimesh
 from PIL import Image
 
 from meshwright import InputError, Mesh
-from meshwright.mesh_files.export import load_mesh, save_mesh
+from meshwright.mesh_files import load_mesh, save_mesh
 
 FORMATS = ["glb", "obj", "ply", "stl"]
 # A box that no axis swap or mirror maps to itself; its corners are numbered by (x, y, z) bits.
@@ -418,7 +418,7 @@ def test_an_obj_that_cannot_be_finished_leaves_the_old_files_as_they_were(tmp_pa
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("meshwright.mesh_files.export._write_rows", full_disk)
+    monkeypatch.setattr("meshwright.mesh_files.obj._write_rows", full_disk)
     with pytest.raises(InputError, match="no space left"):
         save_mesh(textured_box(), tmp_path / "box.obj")
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

@@ -12,7 +12,7 @@ from PIL import Image
 
 from meshwright import Cameras, InputError, Views, reconstruct
 from meshwright.cli import main
-from meshwright.mesh_files.export import load_mesh
+from meshwright.mesh_files import load_mesh
 from meshwright.model.instantmesh import InstantNeRF
 from meshwright.raster import sample_texture
 from meshwright.reconstruct import StartShape, finish, model_shape

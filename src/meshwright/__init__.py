@@ -9,7 +9,7 @@ from meshwright.cameras import Cameras
 from meshwright.capture.load import load_views
 from meshwright.errors import InputError
 from meshwright.mesh import Mesh
-from meshwright.mesh_files.export import load_mesh
+from meshwright.mesh_files import load_mesh
 from meshwright.reconstruct import reconstruct
 from meshwright.views import Views
 

@@ -424,7 +424,7 @@ def _load_shape(path: Path, views: "Views", device: str) -> "tuple[Views, StartS
     from meshwright.color.vertex_colors import surface_field
     from meshwright.device import resolve_device
     from meshwright.evaluate.report import Scored
-    from meshwright.mesh_files.export import load_mesh
+    from meshwright.mesh_files import load_mesh
     from meshwright.reconstruct import StartShape
 
     mesh = load_mesh(path)

