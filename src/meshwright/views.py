@@ -1,12 +1,19 @@
-"""Views: pictures of one object with their cameras."""
+"""Views: pictures of one object with their cameras, and where in the world that object is."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from meshwright.cameras import Cameras
+from meshwright.cameras import Cameras, framing_radius
+from meshwright.mesh import Mesh
+
+_LEAST_PARALLAX = 1e-4  # smallest mean squared sine between rays that still tells where they meet
+_SAME = 1e-5  # frames this near to the world's, in its units, are the world's
+_FARTHEST, _SMALLEST = 1.0, 0.1  # units: silhouettes farther from the axes' meeting point, or smaller, have the say
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +39,14 @@ class Views:
 
     def __len__(self) -> int:
         return self.images.shape[0]
+
+    def normalized(self) -> "tuple[Views, ObjectFrame]":
+        """The same views with the object about the origin, about one unit large; the frame leads back.
+
+        Already normalised views come back as they are, to the bit.
+        """
+        frame = ObjectFrame.of(self)
+        return frame.normalize_views(self), frame
 
     def __getitem__(self, index: slice | list[int]) -> "Views":
         """Choose views by slice or list; always a batch."""
@@ -68,3 +83,135 @@ class Views:
         rows = torch.arange(height, device=self.images.device)[None, :, None] < self.sizes_px[:, :1, None]
         columns = torch.arange(width, device=self.images.device)[None, None, :] < self.sizes_px[:, 1:, None]
         return (rows & columns)[:, None].to(self.images.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectFrame:
+    """Where the object is: the normalised place of a world point p is (p - ``center``) / ``unit``. Axes stay.
+
+    The center is where the optical axes of the cameras meet, and the unit such that half a picture's height is
+    1.07 units there, as in the Zero123++ rig: for cameras on a rig that looks at the origin, as the world's convention
+    has it, the frame is the world. Where the silhouettes say that the object is elsewhere or much smaller, it is in
+    their middle and one unit is half their width. Scaling, shifting or turning the world takes the frame along, but a
+    single view without depth does not tell how far away the object is: there it is taken to be beside the origin.
+
+    ``center`` is float64 on the CPU. Places in the world are given back in the ``dtype`` of the world's cameras:
+    far from the origin float32 is coarse, so pass cameras in float64 there.
+    """
+
+    center: Float[Tensor, "3"]
+    unit: float
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, views: Views) -> "ObjectFrame":
+        """The frame of the object in these views, found in float64 on the CPU."""
+        dtype = views.cameras.T_world_camera.dtype
+        cameras = Cameras(
+            *(x.detach().cpu().double() for x in (views.cameras.T_world_camera, views.cameras.intrinsics))
+        )
+        frame = _frame_of_axes(views, cameras)
+        of_silhouettes = _frame_of_silhouettes(views, cameras)
+        if of_silhouettes is not None:
+            distance = float((of_silhouettes.center - frame.center).norm())
+            if distance > _FARTHEST * frame.unit or of_silhouettes.unit < _SMALLEST * frame.unit:
+                frame = of_silhouettes
+        if float(frame.center.abs().max()) < _SAME and abs(frame.unit - 1) < _SAME:
+            frame = cls.world(dtype)
+        return dataclasses.replace(frame, dtype=dtype)
+
+    @classmethod
+    def world(cls, dtype: torch.dtype) -> "ObjectFrame":
+        return cls(torch.zeros(3, dtype=torch.float64), 1.0, dtype)
+
+    @property
+    def is_identity(self) -> bool:
+        """The frame is the world, and the world is in float32."""
+        return self.unit == 1 and not bool(self.center.any()) and self.dtype == torch.float32
+
+    def normalize_views(self, views: Views) -> Views:
+        """World to normalised; cameras become float32, as pictures are."""
+        if self.is_identity:
+            return views
+        T_world_camera = views.cameras.T_world_camera.detach().cpu().to(torch.float64, copy=True)
+        T_world_camera[:, :3, 3] = (T_world_camera[:, :3, 3] - self.center) / self.unit
+        cameras = Cameras(T_world_camera.to(views.images), views.cameras.intrinsics.to(views.images))
+        depth_z = None if views.depth_z is None else views.depth_z / self.unit
+        return dataclasses.replace(views, cameras=cameras, depth_z=depth_z)
+
+    def normalize_mesh(self, mesh: Mesh) -> Mesh:
+        """World to normalised, vertices in float32."""
+        if self.is_identity:
+            return mesh
+        vertices = (mesh.vertices.cpu().double() - self.center) / self.unit
+        return mesh.replace(vertices=vertices.float().to(mesh.vertices.device))
+
+    def restore_mesh(self, mesh: Mesh) -> Mesh:
+        """Normalised to world."""
+        return mesh if self.is_identity else mesh.replace(vertices=self.restore_points(mesh.vertices))
+
+    def restore_cameras(self, cameras: Cameras) -> Cameras:
+        """Normalised to world."""
+        if self.is_identity:
+            return cameras
+        T_world_camera = cameras.T_world_camera.to(self.dtype, copy=True)
+        T_world_camera[:, :3, 3] = self.restore_points(cameras.positions)
+        return Cameras(T_world_camera, cameras.intrinsics.to(self.dtype))
+
+    def restore_points(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
+        """Normalised to world."""
+        if self.is_identity:
+            return points
+        return (points.cpu().double() * self.unit + self.center).to(self.dtype).to(points.device)
+
+
+def _frame_of_axes(views: Views, cameras: Cameras) -> ObjectFrame:
+    backward = cameras.T_world_camera[:, :3, 2]
+    center = _meeting_point(cameras.positions, -backward)
+    if center is None and views.depth_z is not None:
+        depths = [depth[depth > 0].median() for depth in views.depth_z.cpu().double() if bool((depth > 0).any())]
+        center = cameras.positions[0] - torch.stack(depths).median() * backward[0] if depths else None
+    if center is None:  # the foot of the origin on the axis
+        center = cameras.positions[0] - (cameras.positions[0] @ backward[0]) * backward[0]
+    depth_z = ((cameras.positions - center) * backward).sum(1)
+    half_height = depth_z * 0.5 / cameras.intrinsics[:, 1]
+    in_front = half_height[depth_z > 0]
+    if len(in_front) == 0:
+        return ObjectFrame.world(torch.float64)
+    # With 90 degrees of view the framing radius is half a picture's height, and so it is counted here.
+    return ObjectFrame(center, float(in_front.median()) / framing_radius(90.0), torch.float64)
+
+
+def _frame_of_silhouettes(views: Views, cameras: Cameras) -> ObjectFrame | None:
+    """In the middle of what is opaque, half as wide; None where the rays to it do not meet in front of the cameras."""
+    opaque = (views.alpha[:, 0] >= 0.5).cpu()
+    useful = opaque.flatten(1).any(1).nonzero()[:, 0]
+    middles, half_sizes = [], []
+    for axis in (1, 2):  # horizontally, then vertically
+        used = opaque[useful].any(axis).double()
+        count = used.shape[1]
+        first, last = used.argmax(1), count - used.flip(1).argmax(1)
+        middles.append((first + last) / 2 / count)
+        half_sizes.append((last - first) / 2 / count)
+    fx, fy, cx, cy = cameras.intrinsics[useful].unbind(1)
+    d_camera = torch.stack([(middles[0] - cx) / fx, (cy - middles[1]) / fy, -torch.ones_like(fx)], dim=1)
+    directions = (cameras.T_world_camera[useful, :3, :3] @ d_camera[:, :, None])[:, :, 0]
+    center = _meeting_point(cameras.positions[useful], directions)
+    if center is None:
+        return None
+    depth_z = ((cameras.positions[useful] - center) * cameras.T_world_camera[useful, :3, 2]).sum(1)
+    half_size = torch.maximum(half_sizes[0] / fx.abs(), half_sizes[1] / fy.abs()) * depth_z
+    return ObjectFrame(center, float(half_size.median()), torch.float64)
+
+
+def _meeting_point(origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]) -> Float[Tensor, "3"] | None:
+    """The point nearest to the rays, midway where they run along each other; None if it is not ahead of most."""
+    d = normalize(directions, dim=1)
+    across = torch.eye(3).to(d) - d[:, :, None] * d[:, None, :]  # projects onto the plane across each ray
+    middle = origins.mean(0)
+    offset = (across @ (origins - middle)[:, :, None]).mean(0)[:, 0]
+    values, vectors = torch.linalg.eigh(across.mean(0))
+    told = values > _LEAST_PARALLAX
+    point = middle + vectors[:, told] @ ((vectors[:, told].T @ offset) / values[told])
+    ahead = ((point - origins) * d).sum(1) > 0
+    return point if bool(2 * ahead.sum() > len(ahead)) else None
