@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.measure import Measurement, in_child, measure, print_measurement
 from meshwright.cameras import Cameras
-from meshwright.model.instantmesh import PRESETS, ModelConfig, build_model
+from meshwright.model import PRESETS, ModelConfig, build_model
 
 SIDE_PX = 320
 ROWS = {

@@ -20,9 +20,8 @@ from torch import Tensor
 
 from benchmarks.measure import Measurement, in_child, measure, print_measurement
 from meshwright.mesh import Mesh
+from meshwright.model import PRESETS, InstantMesh, InstantNeRF, Triplane, build_model
 from meshwright.model.field import HIDDEN
-from meshwright.model.instantmesh import PRESETS, InstantMesh, InstantNeRF, build_model
-from meshwright.model.triplane import Triplane
 from meshwright.shape.flexicubes import extract, flexicubes, grid, grid_axes, repair_empty, surface_cubes
 
 PLAIN_ROWS = {

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from benchmarks.measure import Measurement, in_child, measure, print_measurement
 from meshwright.cameras import Cameras
+from meshwright.model import PRESETS
 from meshwright.model.field import HIDDEN, RadianceDecoder
-from meshwright.model.instantmesh import PRESETS
-from meshwright.model.volume import Draws, RadianceField, render
+from meshwright.model.volume import Draws, RadianceField, render_rays
 
 LARGE = PRESETS["instant-nerf-large"]
 ROWS = {
@@ -88,10 +88,12 @@ def _measure(row: str, size: int, repeats: int) -> Measurement:
 
     work: dict[str, Callable[[], Tensor]] = {
         "plain": lambda: plainly(gathered),
-        "renderer": lambda: render(gathered, rays, LARGE.samples_per_ray).rgb,
+        "renderer": lambda: render_rays(gathered, rays, LARGE.samples_per_ray).rgb,
         "field": lambda: plainly(decoder.field(planes)),
-        "unchunked": lambda: render(decoder.field(planes), rays, LARGE.samples_per_ray, rays_per_chunk=size**2).rgb,
-        "ours": lambda: render(decoder.field(planes), rays, LARGE.samples_per_ray).rgb,
+        "unchunked": lambda: (
+            render_rays(decoder.field(planes), rays, LARGE.samples_per_ray, rays_per_chunk=size**2).rgb
+        ),
+        "ours": lambda: render_rays(decoder.field(planes), rays, LARGE.samples_per_ray).rgb,
     }
     return measure(work[row], repeats)[0]
 
@@ -113,7 +115,7 @@ def _print_frame_rates(device: torch.device, size: int, frames: int = 30) -> Non
                 torch.cuda.synchronize(device)
                 torch.cuda.reset_peak_memory_stats(device)
                 start = time.perf_counter()
-            picture = render(decoder.field(planes), rays, LARGE.samples_per_ray).rgb
+            picture = render_rays(decoder.field(planes), rays, LARGE.samples_per_ray).rgb
         torch.cuda.synchronize(device)
         rate = frames / (time.perf_counter() - start)
         exact = picture if exact is None else exact

@@ -28,7 +28,7 @@ from benchmarks.scans import colored
 from meshwright.cameras import Cameras
 from meshwright.capture.load import load_views
 from meshwright.capture.orbit import estimate_orbit, estimate_path
-from meshwright.evaluate.metrics import psnr, silhouette_iou
+from meshwright.evaluate import psnr, silhouette_iou
 from meshwright.mesh import Mesh
 from meshwright.raster import render
 from meshwright.shape.hull.hull import hull_mesh

@@ -32,7 +32,7 @@ from torch.nn.functional import interpolate
 
 from benchmarks.scans import colored, load_scan, render_scan_views
 from meshwright.cameras import Cameras
-from meshwright.evaluate.metrics import SurfaceSamples, compare_shapes, psnr, silhouette_iou
+from meshwright.evaluate import SurfaceSamples, compare_shapes, psnr, silhouette_iou
 from meshwright.losses import mesh_area, normal_roughness, silhouette_error
 from meshwright.mesh import Mesh
 from meshwright.raster import rasterize, render

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from meshwright.files import atomic_path
-from meshwright.model.instantmesh import PRESETS, build_model
+from meshwright.model import PRESETS, build_model
 
 
 def write_published_form(preset: str, path: Path, seed: int) -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from meshwright.model.instantmesh import ModelConfig
+from meshwright.model import ModelConfig
 from meshwright.shape.flexicubes import flexicubes, grid
 
 Weights = Mapping[str, Tensor]

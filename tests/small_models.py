@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from meshwright.model import InstantMesh, InstantNeRF, ModelConfig, build_model
 from meshwright.model.field import MeshDecoder
-from meshwright.model.instantmesh import InstantMesh, InstantNeRF, ModelConfig, build_model
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 GOLDEN_FOLDER = Path(__file__).parent / "golden"

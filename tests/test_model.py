@@ -8,8 +8,7 @@ import torch
 import plain_model as plain
 from meshwright.errors import InputError
 from meshwright.mesh import Mesh
-from meshwright.model.instantmesh import PRESETS, Geometry, ModelConfig, build_model
-from meshwright.model.triplane import Triplane
+from meshwright.model import PRESETS, Geometry, ModelConfig, Triplane, build_model
 from small_models import GOLDEN_FOLDER, ball, golden, small_config, small_mesh, small_nerf
 
 KEYS = json.loads((GOLDEN_FOLDER / "published_keys.json").read_text())

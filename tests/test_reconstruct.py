@@ -13,12 +13,12 @@ from PIL import Image
 from meshwright import Cameras, InputError, Views, reconstruct
 from meshwright.cli import main
 from meshwright.mesh_files import load_mesh
-from meshwright.model.instantmesh import InstantNeRF
+from meshwright.model import InstantNeRF
 from meshwright.raster import sample_texture
 from meshwright.reconstruct import StartShape, finish, model_shape
 from meshwright.shape.flexicubes import grid, marching_cubes
 from meshwright.shape.refine import Refined
-from meshwright.weights.checkpoints import save_model
+from meshwright.weights import save_model
 from small_models import golden, small_mesh, small_nerf
 
 

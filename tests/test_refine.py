@@ -11,7 +11,7 @@ import torch
 
 from meshwright import Cameras, Mesh, Views
 from meshwright.errors import InputError
-from meshwright.evaluate.metrics import ShapeScores, SurfaceSamples, compare_shapes
+from meshwright.evaluate import ShapeScores, SurfaceSamples, compare_shapes
 from meshwright.mesh import subdivide
 from meshwright.raster import render
 from meshwright.shape.flexicubes import grid, marching_cubes

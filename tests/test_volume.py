@@ -17,7 +17,7 @@ from meshwright.model.volume import (
     density_from_raw,
     importance_distances,
     interval_weights,
-    render,
+    render_rays,
     stratified_distances,
 )
 from plain_volume import plain_render
@@ -81,17 +81,17 @@ def assert_same(ours, golden, prefix=None, atol=2e-5, depth_atol=1e-4):
 
 @pytest.mark.parametrize("mode", ["half", "seeded"])
 def test_pictures_are_the_published_ones(mode):
-    ours = render(published_field(*golden_weights()), RAYS, SAMPLES, golden_draws(mode))
+    ours = render_rays(published_field(*golden_weights()), RAYS, SAMPLES, golden_draws(mode))
     assert_same(ours, GOLDEN, f"render_{mode}")
 
 
 def test_without_draws_strata_are_halved_and_the_distribution_is_stepped_through():
-    assert_same(render(published_field(*golden_weights()), RAYS, SAMPLES), GOLDEN, "render_half")
+    assert_same(render_rays(published_field(*golden_weights()), RAYS, SAMPLES), GOLDEN, "render_half")
 
 
 def test_a_slice_of_the_rays_is_the_published_crop():
     square = Rays(RAYS.origins.view(4, 16, 16, 3), RAYS.directions.view(4, 16, 16, 3))
-    crop = render(published_field(*golden_weights()), square[:, 3:11, 4:14], SAMPLES)
+    crop = render_rays(published_field(*golden_weights()), square[:, 3:11, 4:14], SAMPLES)
     assert crop.rgb.shape == (4, 8, 10, 3)
     assert_same(crop, GOLDEN, "crop_half")
 
@@ -131,7 +131,7 @@ def test_a_generator_draws_what_the_published_renderer_draws():
 @pytest.mark.parametrize(("checkpointing", "rays_per_chunk"), [(False, 1 << 20), (True, 1 << 20), (True, 100)])
 def test_training_gradients_are_the_published_ones(checkpointing, rays_per_chunk):
     planes, net = golden_weights(requires_grad=True)
-    ours = render(published_field(planes, net), RAYS, SAMPLES, golden_draws("half"), checkpointing, rays_per_chunk)
+    ours = render_rays(published_field(planes, net), RAYS, SAMPLES, golden_draws("half"), checkpointing, rays_per_chunk)
     target = GOLDEN["train_target_rgb"][0].flatten(2).mT
     loss = (ours.rgb - target).square().mean() + ours.weight.mean()
     loss.backward()
@@ -164,7 +164,7 @@ def test_equal_to_the_plain_twin_in_value_and_gradient(samples):
     target = torch.rand(len(origins), 3, generator=torch.Generator().manual_seed(4))
     results, gradients = [], []
     for rendering in (
-        render(field, Rays(origins, directions), samples, draws, rays_per_chunk=40),
+        render_rays(field, Rays(origins, directions), samples, draws, rays_per_chunk=40),
         plain_render(field, origins, directions, draws.jitter, draws.u),
     ):
         loss = (rendering.rgb - target).square().sum() + rendering.depth.sum() + rendering.weight.square().sum()
@@ -184,7 +184,7 @@ def test_a_uniform_box_dims_light_by_beer_and_lambert(raw_density, samples):
         return torch.full_like(points[:, 0], raw_density), torch.full_like(points, 0.25)
 
     rays = Rays(torch.tensor([[3.0, 0.2, -0.3]]), torch.tensor([[-1.0, 0.0, 0.0]]))
-    seen = render(uniform, rays, samples)
+    seen = render_rays(uniform, rays, samples)
     half = samples // 2
     length = 2.0 * (half - 2) / (half - 1)  # from the first sample to the last one inside the box
     density = density_from_raw(torch.tensor(raw_density))
@@ -227,7 +227,7 @@ def test_an_empty_box_is_white():
     def empty(points):
         return torch.full_like(points[:, 0], -200.0), torch.zeros_like(points)
 
-    seen = render(empty, orbit_rays())
+    seen = render_rays(empty, orbit_rays())
     assert torch.equal(seen.rgb, torch.ones_like(seen.rgb))
     assert torch.equal(seen.weight, torch.zeros_like(seen.weight))
 
@@ -237,22 +237,22 @@ def test_depth_over_weight_is_the_distance_to_a_wall():
         return torch.where(points[:, 0] < 0.3, 1e4, -1e4), torch.zeros_like(points)
 
     rays = Rays(torch.tensor([[4.0, 0.1, 0.2]]), torch.tensor([[-1.0, 0.0, 0.0]]))
-    seen = render(wall, rays, 256)
+    seen = render_rays(wall, rays, 256)
     assert (seen.depth / seen.weight).item() == pytest.approx(3.7, abs=0.01)
 
 
 def test_chunks_do_not_change_the_picture():
     rays = orbit_rays()
-    whole = render(waves, rays, 32, rays_per_chunk=1 << 20)
+    whole = render_rays(waves, rays, 32, rays_per_chunk=1 << 20)
     for rays_per_chunk in (1, 7, 100):
-        parts = render(waves, rays, 32, rays_per_chunk=rays_per_chunk)
+        parts = render_rays(waves, rays, 32, rays_per_chunk=rays_per_chunk)
         for name in ("rgb", "depth", "weight"):
             torch.testing.assert_close(getattr(parts, name), getattr(whole, name), atol=1e-6, rtol=0)
 
 
 def test_a_crop_is_that_part_of_the_picture():
     rays = orbit_rays(16, 16)
-    picture, crop = render(waves, rays, 32), render(waves, rays[:, 4:9, 3:12], 32)
+    picture, crop = render_rays(waves, rays, 32), render_rays(waves, rays[:, 4:9, 3:12], 32)
     torch.testing.assert_close(crop.rgb, picture.rgb[:, 4:9, 3:12], atol=1e-6, rtol=0)
     torch.testing.assert_close(crop.weight, picture.weight[:, 4:9, 3:12], atol=1e-6, rtol=0)
     lowest = crop.depth.min()  # the clamp range belongs to the call
@@ -262,7 +262,9 @@ def test_a_crop_is_that_part_of_the_picture():
 def test_the_same_seed_gives_the_same_noise_and_another_seed_another():
     rays = orbit_rays()
     pictures = [
-        render(waves, rays, 16, Draws.random(288, 16, torch.Generator().manual_seed(seed)), rays_per_chunk=chunk).rgb
+        render_rays(
+            waves, rays, 16, Draws.random(288, 16, torch.Generator().manual_seed(seed)), rays_per_chunk=chunk
+        ).rgb
         for seed, chunk in ((5, 40), (5, 1 << 20), (6, 1 << 20))
     ]
     torch.testing.assert_close(pictures[0], pictures[1], atol=1e-6, rtol=0)
@@ -271,16 +273,16 @@ def test_the_same_seed_gives_the_same_noise_and_another_seed_another():
 
 def test_one_single_ray_is_enough():
     rays = orbit_rays()
-    one = render(waves, rays[0, 6, 6])
+    one = render_rays(waves, rays[0, 6, 6])
     assert one.rgb.shape == (3,)
-    torch.testing.assert_close(one.rgb, render(waves, rays).rgb[0, 6, 6], atol=1e-6, rtol=0)
+    torch.testing.assert_close(one.rgb, render_rays(waves, rays).rgb[0, 6, 6], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_rays_that_all_miss_see_white_and_keep_the_graph(count):
     rays = Rays(torch.tensor([[3.0, 2.0, 0.0]]).expand(count, 3), torch.tensor([[-1.0, 0.0, 0.0]]).expand(count, 3))
     planes, net = golden_weights(requires_grad=True)
-    seen = render(published_field(planes, net), rays, SAMPLES)
+    seen = render_rays(published_field(planes, net), rays, SAMPLES)
     assert torch.equal(seen.rgb, torch.ones(count, 3))
     assert torch.equal(seen.weight, torch.zeros(count))
     seen.rgb.sum().backward()
@@ -306,7 +308,7 @@ def test_the_field_is_asked_once_a_sample_inside_the_box_and_only_on_rays_that_h
     rays = Cameras.orbit(2, radius=6.0).rays(16, 16)
     near, far = box_interval(rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3))
     with torch.no_grad():
-        render(counting, rays, 16, rays_per_chunk=125)
+        render_rays(counting, rays, 16, rays_per_chunk=125)
     assert 0 < (near <= far).sum() < near.numel()
     assert sum(asked) == 16 * int((near <= far).sum())
     assert max(asked) <= 1000  # 125 rays, half of 16 samples
@@ -316,7 +318,7 @@ def test_checkpointing_changes_no_gradient():
     gradients = []
     for checkpointing in (False, True):
         planes, net = golden_weights(requires_grad=True)
-        seen = render(published_field(planes, net), RAYS, SAMPLES, None, checkpointing, rays_per_chunk=250)
+        seen = render_rays(published_field(planes, net), RAYS, SAMPLES, None, checkpointing, rays_per_chunk=250)
         (seen.rgb.square().sum() + seen.depth.sum()).backward()
         gradients.append(planes.grad)
     assert gradients[0].abs().max() > 0
@@ -325,10 +327,10 @@ def test_checkpointing_changes_no_gradient():
 
 def test_too_few_samples_are_refused():
     with pytest.raises(InputError, match="samples_per_ray is 7"):
-        render(waves, orbit_rays(), 7)
+        render_rays(waves, orbit_rays(), 7)
 
 
 def test_draws_for_other_rays_are_refused():
     draws = Draws.random(5, 16, torch.Generator().manual_seed(0))
     with pytest.raises(InputError, match="288 rays of 16 samples"):
-        render(waves, orbit_rays(), 16, draws)
+        render_rays(waves, orbit_rays(), 16, draws)

@@ -26,10 +26,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from meshwright.errors import InputError
-from meshwright.model.instantmesh import PRESETS, build_model
-from meshwright.weights import checkpoints as weights
-from meshwright.weights import hub
-from meshwright.weights.checkpoints import DTYPES, convert, load_model, read_checkpoint, save_model, start_from
+from meshwright.model import PRESETS, build_model
+from meshwright.weights import DTYPES, convert, hub, load_model, read_checkpoint, save_model, start_from
+from meshwright.weights.check import check_fit, skeleton
 from meshwright.weights.hub import find_weights
 from meshwright.weights.mindspore import read_mindspore
 from meshwright.weights.torch_pickle import read_torch
@@ -129,7 +128,7 @@ def files_of_any_size(monkeypatch):
 
     def pretend(shapes):
         tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-        monkeypatch.setattr(weights, "_read_file", lambda path: (tensors, {}))
+        monkeypatch.setattr("meshwright.weights.read._read_file", lambda path: (tensors, {}))
 
     return pretend
 
@@ -143,14 +142,16 @@ def test_each_published_checkpoint_is_recognised_and_fits_key_for_key(files_of_a
     files_of_any_size(in_published_file(preset))
     checkpoint = read_checkpoint("m.ckpt")
     assert checkpoint.config == PRESETS[preset]
-    weights._check_fit(checkpoint, weights._skeleton(checkpoint, checkpoint.config).state_dict(), checkpoint.config)
+    check_fit(checkpoint, skeleton(checkpoint, checkpoint.config).state_dict(), checkpoint.config)
 
 
 @pytest.mark.parametrize("asked", PRESETS)
 @pytest.mark.parametrize("found", PRESETS)
 def test_a_file_of_another_preset_is_named(files_of_any_size, monkeypatch, tmp_path, asked, found):
     files_of_any_size(in_published_file(found))
-    monkeypatch.setattr(weights, "_assemble", lambda checkpoint, *_: build_model(small_config(checkpoint.config.kind)))
+    monkeypatch.setattr(
+        "meshwright.weights.load._assemble", lambda checkpoint, *_: build_model(small_config(checkpoint.config.kind))
+    )
     (tmp_path / f"{asked.replace('-', '_')}.ckpt").touch()
     if asked == found:
         load_model(asked, model_dir=tmp_path)
@@ -171,7 +172,7 @@ def test_missing_unexpected_and_misshapen_keys_are_listed_by_name(files_of_any_s
     )
     checkpoint = read_checkpoint("m.ckpt")
     with pytest.raises(InputError, match=message):
-        weights._check_fit(checkpoint, weights._skeleton(checkpoint, checkpoint.config).state_dict(), checkpoint.config)
+        check_fit(checkpoint, skeleton(checkpoint, checkpoint.config).state_dict(), checkpoint.config)
 
 
 def test_a_long_list_of_keys_is_cut_and_counted(tmp_path):
@@ -690,7 +691,7 @@ def test_a_large_published_checkpoint_loads_within_two_and_a_half_gigabytes(tmp_
     subprocess.run([sys.executable, script, "instant-mesh-large", tmp_path / "m.ckpt"], check=True)
     load = textwrap.dedent("""
         import resource, sys
-        from meshwright.weights.checkpoints import load_model
+        from meshwright.weights import load_model
         model = load_model(sys.argv[1])
         assert sum(parameter.numel() for parameter in model.parameters()) == 378657644
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -16,7 +16,7 @@ from rich.table import Table
 from meshwright.errors import InputError
 
 if TYPE_CHECKING:  # torch takes seconds to import: --help and usage errors should not wait for it
-    from meshwright.evaluate.report import Scored, Stage
+    from meshwright.evaluate import Scored, Stage
     from meshwright.progress import Progress as ReportsProgress
     from meshwright.reconstruct import Finished, StartShape
     from meshwright.views import Views
@@ -210,7 +210,7 @@ def reconstruct(
     def make(progress: "ReportsProgress") -> "tuple[Views, StartShape, Finished]":
         from meshwright.device import resolve_device
         from meshwright.reconstruct import finish, start_shape
-        from meshwright.weights.checkpoints import load_model
+        from meshwright.weights import load_model
 
         views = _load_views(input_path, rig, elevation, fov, radius, clockwise, background, masks, max_size, progress)
         loaded = None if model == "none" else load_model(
@@ -358,7 +358,7 @@ def convert(
     revision: RevisionOption = None,
 ) -> None:
     """Convert model weights: published, DINO, OpenLRM and MindSpore files to safetensors or MindSpore."""
-    from meshwright.weights import checkpoints as weights
+    from meshwright import weights
 
     with _progress_bars() as bars:
         done = weights.convert(
@@ -376,7 +376,7 @@ def doctor() -> None:
     import torch
 
     from meshwright.device import available_devices
-    from meshwright.evaluate.report import versions
+    from meshwright.evaluate import versions
 
     out = Console()
     table = Table("what", "found")
@@ -423,7 +423,7 @@ def _load_shape(path: Path, views: "Views", device: str) -> "tuple[Views, StartS
     """
     from meshwright.color.vertex_colors import surface_field
     from meshwright.device import resolve_device
-    from meshwright.evaluate.report import Scored
+    from meshwright.evaluate import Scored
     from meshwright.mesh_files import load_mesh
     from meshwright.reconstruct import StartShape
 
@@ -450,27 +450,27 @@ def _write_results(
     make: "Callable[[ReportsProgress], tuple[Views, StartShape, Finished]]",
 ) -> None:
     """Run ``make`` and write what it made to a folder that appears whole."""
+    from meshwright import evaluate
     from meshwright.color.vertex_colors import color_vertices
     from meshwright.device import resolve_device
-    from meshwright.evaluate import report
     from meshwright.files import atomic_directory
     from meshwright.images import write_image
 
     settings = {**settings, "device": str(resolve_device(device))}
     with atomic_directory(out) as folder, _progress_bars() as bars:
-        clock = report.StageClock(bars)
+        clock = evaluate.StageClock(bars)
         views, start, finished = make(clock)
         clock("files", 0.0)
         colored = start.mesh if start.mesh.has_colors else color_vertices(start.mesh, views)
-        before = report.Scored.of(colored.to("cpu"), views.to("cpu"))
-        result = report.Scored.of(finished.mesh.to("cpu"), finished.views.to("cpu"))
+        before = evaluate.Scored.of(colored.to("cpu"), views.to("cpu"))
+        result = evaluate.Scored.of(finished.mesh.to("cpu"), finished.views.to("cpu"))
         for suffix in formats:
             result.mesh.save(folder / f"mesh.{suffix}")
-        write_image(report.preview([before, result]), folder / "preview.png")
+        write_image(evaluate.preview([before, result]), folder / "preview.png")
         if turntable:
-            report.turntable(result.mesh, folder / "turntable.mp4", progress=clock)
+            evaluate.turntable(result.mesh, folder / "turntable.mp4", progress=clock)
         clock.close()
-        report.write_report(
+        evaluate.write_report(
             folder / "report.json", before, result, finished.refined, start.rejected_views, settings, clock.stages
         )
     _print_result(out, before, result, clock.stages)

@@ -13,7 +13,7 @@ from meshwright.device import resolve_device
 from meshwright.errors import InputError
 from meshwright.images import resize
 from meshwright.mesh import Mesh
-from meshwright.model.instantmesh import InstantMesh, InstantNeRF
+from meshwright.model import InstantMesh, InstantNeRF
 from meshwright.progress import Progress, silent
 from meshwright.shape.hull.hull import visual_hull
 from meshwright.shape.refine import Refined
@@ -89,7 +89,7 @@ def start_shape(
 ) -> StartShape:
     """The visual hull of the silhouettes on a grid of about ``resolution`` cubed cells, or what a model sees.
 
-    A model (see `meshwright.weights.checkpoints.load_model`) has its own grid and gives colours as well.
+    A model (see `meshwright.weights.load_model`) has its own grid and gives colours as well.
 
     Raises:
         InputError: the views see nothing, or contradict each other wholly.

@@ -1,0 +1,41 @@
+"""How good a result is: metrics, scores by view, preview, turntable and report.json.
+
+`compare_shapes` and the picture metrics need a reference; `Scored` judges a mesh by the pictures it was made from.
+Nothing in here changes a mesh.
+"""
+
+from meshwright.evaluate.metrics import (
+    ShapeScores,
+    SurfaceSamples,
+    chamfer,
+    compare_shapes,
+    f_score,
+    normal_consistency,
+    psnr,
+    silhouette_iou,
+    ssim,
+)
+from meshwright.evaluate.pictures import preview, turntable
+from meshwright.evaluate.report import versions, write_report
+from meshwright.evaluate.scores import Scored, ViewScore
+from meshwright.evaluate.stages import Stage, StageClock
+
+__all__ = [
+    "Scored",
+    "ShapeScores",
+    "Stage",
+    "StageClock",
+    "SurfaceSamples",
+    "ViewScore",
+    "chamfer",
+    "compare_shapes",
+    "f_score",
+    "normal_consistency",
+    "preview",
+    "psnr",
+    "silhouette_iou",
+    "ssim",
+    "turntable",
+    "versions",
+    "write_report",
+]

@@ -85,7 +85,7 @@ class _Segments:
         return _Segments(self.origins[index], self.directions[index], self.near[index], self.far[index], draws)
 
 
-def render(
+def render_rays(
     field: RadianceField,
     rays: Rays,
     samples_per_ray: int = 128,
