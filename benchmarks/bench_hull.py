@@ -14,7 +14,7 @@ from rich.table import Table
 from benchmarks.eval_hull import SIZE_PX, orbit
 from benchmarks.measure import measure
 from benchmarks.scans import load_scan, render_scan_views
-from meshwright.color.vertex_colors import color_vertices
+from meshwright.color import color_vertices
 from meshwright.device import resolve_device
 from meshwright.shape.hull.hull import outline_distances_px, visual_hull
 

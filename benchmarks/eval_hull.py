@@ -26,7 +26,7 @@ from trimesh.ray.ray_pyembree import RayMeshIntersector
 
 from benchmarks.scans import load_scan, render_scan_views
 from meshwright.cameras import Cameras
-from meshwright.color.vertex_colors import color_vertices
+from meshwright.color import color_vertices
 from meshwright.mesh import Mesh
 from meshwright.raster import render
 from meshwright.shape.hull.hull import VisualHull, visual_hull

@@ -35,8 +35,7 @@ from PIL import Image
 
 from benchmarks.scans import find_scans, load_scan, render_scan_views
 from meshwright.cameras import Cameras
-from meshwright.color.texture import bake_texture
-from meshwright.color.vertex_colors import Sight, color_vertices, spread_colors
+from meshwright.color import Sight, bake_texture, color_vertices, spread_colors
 from meshwright.evaluate import SurfaceSamples, compare_shapes, psnr, silhouette_iou, ssim
 from meshwright.files import atomic_path
 from meshwright.mesh import Mesh

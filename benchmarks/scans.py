@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from meshwright import Cameras, Mesh, Views
-from meshwright.color.vertex_colors import color_vertices
+from meshwright.color import color_vertices
 from meshwright.mesh import subdivide
 from meshwright.mesh_files import load_mesh
 from meshwright.raster import render

@@ -9,9 +9,8 @@ import torch
 from scipy.spatial import cKDTree
 
 from meshwright import Cameras, Mesh, Views
+from meshwright.color import bake_texture, color_vertices
 from meshwright.color.atlas import unwrap
-from meshwright.color.texture import bake_texture
-from meshwright.color.vertex_colors import color_vertices
 from meshwright.raster import render, sample_texture
 from meshwright.shape.flexicubes import grid, marching_cubes
 from meshwright.shape.simplify import decimate

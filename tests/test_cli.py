@@ -147,7 +147,7 @@ def test_a_mesh_of_ones_own_is_textured_as_it_is_and_keeps_its_colours_unseen(
 
 def test_unseen_parts_keep_the_detail_they_had(posed_folder, plain_ball):
     """A membrane moves the old colours as a whole, so their pattern stays."""
-    from meshwright.color.vertex_colors import color_vertices, surface_field
+    from meshwright.color import color_vertices, surface_field
 
     mesh = load_mesh(plain_ball)
     stripes = 0.5 + 0.2 * torch.sin(mesh.vertices * 25)

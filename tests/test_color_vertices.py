@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from meshwright.cameras import Cameras
-from meshwright.color.vertex_colors import color_vertices
+from meshwright.color import color_vertices
 from meshwright.mesh import Mesh
 from meshwright.raster import render
 from meshwright.views import Views

@@ -421,7 +421,7 @@ def _load_shape(path: Path, views: "Views", device: str) -> "tuple[Views, StartS
     Raises:
         InputError: the file is not a mesh, or the mesh is not where the views look.
     """
-    from meshwright.color.vertex_colors import surface_field
+    from meshwright.color import surface_field
     from meshwright.device import resolve_device
     from meshwright.evaluate import Scored
     from meshwright.mesh_files import load_mesh
@@ -451,7 +451,7 @@ def _write_results(
 ) -> None:
     """Run ``make`` and write what it made to a folder that appears whole."""
     from meshwright import evaluate
-    from meshwright.color.vertex_colors import color_vertices
+    from meshwright.color import color_vertices
     from meshwright.device import resolve_device
     from meshwright.files import atomic_directory
     from meshwright.images import write_image

@@ -7,8 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from meshwright.color.texture import bake_field, bake_texture
-from meshwright.color.vertex_colors import Field, ask, color_vertices
+from meshwright.color import Field, ask, bake_field, bake_texture, color_vertices
 from meshwright.device import resolve_device
 from meshwright.errors import InputError
 from meshwright.images import resize
