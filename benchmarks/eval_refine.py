@@ -35,7 +35,7 @@ from PIL import Image
 
 from benchmarks.scans import find_scans, load_scan, render_scan_views
 from meshwright.cameras import Cameras
-from meshwright.color import Sight, bake_texture, color_vertices, spread_colors
+from meshwright.color import VisibleSurface, bake_texture, color_vertices, spread_colors
 from meshwright.evaluate import SurfaceSamples, compare_shapes, psnr, silhouette_iou, ssim
 from meshwright.files import atomic_path
 from meshwright.mesh import Mesh
@@ -182,9 +182,9 @@ def timed(work: Callable[[], Result]) -> tuple[Result, float]:
 def color_by_best_view(mesh: Mesh, views: Views) -> Mesh:
     """Each vertex as the one view shows it that sees it best; what none sees is filled in from around."""
     normals = mesh.vertex_normals()
-    looks = [Sight.of(mesh, views[[i]]).look(mesh.vertices, normals) for i in range(len(views))]
-    quality, best = torch.stack([quality for _, quality in looks]).max(0)
-    colors = torch.stack([colors for colors, _ in looks])[best, torch.arange(len(best))]
+    samples = [VisibleSurface.of(mesh, views[[i]]).sample_view(mesh.vertices, normals) for i in range(len(views))]
+    quality, best = torch.stack([quality for _, quality in samples]).max(0)
+    colors = torch.stack([colors for colors, _ in samples])[best, torch.arange(len(best))]
     return mesh.replace(vertex_colors=spread_colors(mesh, colors, quality > 0).clamp(0, 1))
 
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from meshwright.color import Field, ask, bake_field, bake_texture, color_vertices
+from meshwright.color import ColorField, bake_field, bake_texture, color_vertices, query_colors
 from meshwright.device import resolve_device
 from meshwright.errors import InputError
 from meshwright.images import resize
@@ -74,7 +74,7 @@ class StartShape:
     """
 
     mesh: Mesh
-    color_field: Field | None = None
+    color_field: ColorField | None = None
     rejected_views: tuple[int, ...] = ()
 
 
@@ -151,7 +151,7 @@ def finish(
         mesh = decimate(mesh, faces)
     if colors == "model" and field is not None:
         if vertex_colors:
-            mesh = mesh.replace(vertex_colors=ask(field, mesh.vertices).clamp(0, 1))
+            mesh = mesh.replace(vertex_colors=query_colors(field, mesh.vertices).clamp(0, 1))
         else:
             mesh = bake_field(mesh, field, texture_size_px=texture_size_px, progress=progress)
     elif vertex_colors:

@@ -1,7 +1,7 @@
 """Pictures of one object made to agree with each other.
 
 A gain and an offset for each view and channel are found on what several views see, then whatever slow difference is
-left is found on the surface and drawn back into each picture. What contradicts the other views is not believed.
+left is found on the surface and drawn back into each picture. Pixels that contradict the other views lose weight.
 """
 
 from dataclasses import replace
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from scipy.sparse import coo_array, diags_array
 from torch import Tensor
 
-from meshwright.color.visibility import Sight
+from meshwright.color.visibility import VisibleSurface
 from meshwright.mesh import Mesh
 from meshwright.raster import interpolate, rasterize
 
@@ -22,24 +22,24 @@ DISAGREEMENT = (0.4, 0.2, 0.1, 0.1)  # sRGB: colours this far from the other vie
 _GAIN_PRIOR = 1e-3  # how much a view's gain is held to 1 and, ten times that, its offset to 0, next to what it sees
 
 
-def even_exposures(sights: list[Sight], mesh: Mesh) -> list[Sight]:
-    """The same views with their exposures and other slow differences evened out, and trusted as far as they agree."""
+def even_exposures(surfaces: list[VisibleSurface], mesh: Mesh) -> list[VisibleSurface]:
+    """The same views with their exposures and other slow differences evened out, less confident where they disagree."""
     normals = mesh.vertex_normals()
-    looks = [sight.look(mesh.vertices, normals) for sight in sights]
-    colors = torch.stack([color for color, _ in looks])
-    quality = torch.stack([quality for _, quality in looks])
-    gain, offset, trust = _exposures(colors, quality.square())
+    samples = [surface.sample_view(mesh.vertices, normals) for surface in surfaces]
+    colors = torch.stack([color for color, _ in samples])
+    quality = torch.stack([quality for _, quality in samples])
+    gain, offset, agreement = _exposures(colors, quality.square())
     colors = colors * gain[:, None] + offset[:, None]
-    weights = quality.square() * trust
+    weights = quality.square() * agreement
     consensus = (weights[..., None] * colors).sum(0) / weights.sum(0).clamp(min=1e-12)[:, None]
-    surface = _Surface(mesh)
+    diffusion = _SurfaceDiffusion(mesh)
     evened = []
-    for i, sight in enumerate(sights):
+    for i, surface in enumerate(surfaces):
         total, own = quality[i, :, None].square(), weights[i, :, None]
-        slow = surface.smooth(torch.cat([own * (consensus - colors[i]), own, total], dim=1))
+        slow = diffusion.smooth(torch.cat([own * (consensus - colors[i]), own, total], dim=1))
         difference = slow[:, :3] / slow[:, 3:4].clamp(min=1e-6)
-        believed = slow[:, 3:4] / slow[:, 4:].clamp(min=1e-6)
-        evened.append(_evened(sight, mesh, gain[i], offset[i], difference, believed))
+        slow_agreement = slow[:, 3:4] / slow[:, 4:].clamp(min=1e-6)
+        evened.append(_evened(surface, mesh, gain[i], offset[i], difference, slow_agreement))
     return evened
 
 
@@ -52,18 +52,18 @@ def _exposures(
     stay what they are. Least squares, reweighted in rounds (Geman and McClure 1987) that start out tolerant, so that
     exposures are found before disagreement is judged.
     """
-    trust = torch.ones_like(weights)
+    agreement = torch.ones_like(weights)
     for scale in DISAGREEMENT:
-        gain, offset = _least_squares_exposures(colors, weights * trust)
+        gain, offset = _least_squares_exposures(colors, weights * agreement)
         levelled = colors * gain[:, None] + offset[:, None]
-        share = weights * trust
+        share = weights * agreement
         mean = (share[..., None] * levelled).sum(0) / share.sum(0).clamp(min=1e-12)[:, None]
         residual = (levelled - mean).square().sum(2)
-        trust = (1 + residual / scale**2) ** -2
-        # A view that is wrong in many places is not believed where it happens to be right or alone either.
-        of_view = (weights * trust).sum(1) / weights.sum(1).clamp(min=1e-12)
-        trust = trust * ((of_view / of_view.median().clamp(min=1e-12)).clamp(max=1) ** 4)[:, None]
-    return gain, offset, trust
+        agreement = (1 + residual / scale**2) ** -2
+        # A view that is wrong in many places loses weight where it happens to be right or alone either.
+        of_view = (weights * agreement).sum(1) / weights.sum(1).clamp(min=1e-12)
+        agreement = agreement * ((of_view / of_view.median().clamp(min=1e-12)).clamp(max=1) ** 4)[:, None]
+    return gain, offset, agreement
 
 
 def _least_squares_exposures(
@@ -91,25 +91,25 @@ def _least_squares_exposures(
 
 
 def _evened(
-    sight: Sight,
+    surface: VisibleSurface,
     mesh: Mesh,
     gain: Float[Tensor, "3"],
     offset: Float[Tensor, "3"],
     difference: Float[Tensor, "vertices 3"],
-    believed: Float[Tensor, "vertices 1"],
-) -> Sight:
+    agreement: Float[Tensor, "vertices 1"],
+) -> VisibleSurface:
     """A view with its exposure changed and what was found at vertices drawn into it."""
-    view = sight.view
+    view = surface.view
     fragments = rasterize(mesh.vertices, mesh.faces, view.cameras, *view.images.shape[2:])
-    drawn = interpolate(fragments, mesh.faces, torch.cat([difference, believed], dim=1)).permute(0, 3, 1, 2)
-    trust = torch.where((fragments.face_ids >= 0)[:, None], drawn[:, 3:], 1.0)
+    drawn = interpolate(fragments, mesh.faces, torch.cat([difference, agreement], dim=1)).permute(0, 3, 1, 2)
+    drawn_agreement = torch.where((fragments.face_ids >= 0)[:, None], drawn[:, 3:], 1.0)
     shift = offset.view(1, 3, 1, 1) + drawn[:, :3]
     images = (view.images - (1 - view.alpha)) * gain.view(1, 3, 1, 1) + shift * view.alpha + (1 - view.alpha)
-    return replace(sight, view=replace(view, images=images), belief=sight.belief * trust)
+    return replace(surface, view=replace(view, images=images), confidence=surface.confidence * drawn_agreement)
 
 
-class _Surface:
-    """Averages over a mesh's surface."""
+class _SurfaceDiffusion:
+    """Averages of values at vertices with their neighbours', again and again: diffusion over the mesh."""
 
     def __init__(self, mesh: Mesh) -> None:
         edges, _ = mesh.unique_edges()

@@ -9,21 +9,21 @@ from torch import Tensor
 from meshwright.mesh import Mesh
 from meshwright.raster import sample_texture
 
-Field = Callable[[Tensor], Tensor]
+ColorField = Callable[[Tensor], Tensor]
 """Colours (sRGB) of points in the world, both (points, 3)."""
 
 _SURFACE_SAMPLES = 400_000  # points of a mesh that stand for its colours
-_POINTS_AT_ONCE = 1 << 18  # that a field is asked for
+_POINTS_AT_ONCE = 1 << 18  # of one call of a field
 
 
-def ask(field: Field | None, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
+def query_colors(field: ColorField | None, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
     """A field's colours in bounded memory; grey without a field."""
     if field is None:
         return torch.full_like(points, 0.5)
     return torch.cat([field(part) for part in points.split(_POINTS_AT_ONCE)])
 
 
-def surface_field(mesh: Mesh) -> Field | None:
+def surface_field(mesh: Mesh) -> ColorField | None:
     """The colours of a mesh's surface, carried on into space from the nearest point; None if it has none."""
     if not mesh.has_colors:
         return None
@@ -38,4 +38,4 @@ def surface_field(mesh: Mesh) -> Field | None:
         assert mesh.vertex_colors is not None
         colors = (mesh.vertex_colors[mesh.faces[face]] * weights[:, :, None]).sum(1)
     tree = cKDTree(points.cpu().numpy())
-    return lambda asked: colors[torch.from_numpy(tree.query(asked.cpu().numpy())[1]).to(colors.device)]
+    return lambda points: colors[torch.from_numpy(tree.query(points.cpu().numpy())[1]).to(colors.device)]

@@ -13,11 +13,11 @@ from torch.nn.functional import normalize
 
 from meshwright.color.atlas import unwrap
 from meshwright.color.exposure import even_exposures
-from meshwright.color.fields import Field, ask
+from meshwright.color.fields import ColorField, query_colors
 from meshwright.color.texels import Texels
 from meshwright.color.texture_fit import fit_texture
 from meshwright.color.unseen import fill_unseen
-from meshwright.color.visibility import SHARPNESS, Sight
+from meshwright.color.visibility import SHARPNESS, VisibleSurface
 from meshwright.mesh import Mesh, subdivide
 from meshwright.progress import Progress, silent
 from meshwright.views import Views
@@ -32,7 +32,7 @@ def bake_texture(
     views: Views,
     *,
     texture_size_px: int = 2048,
-    field: Field | None = None,
+    field: ColorField | None = None,
     optimise: bool = True,
     seed: int = 0,
     progress: Progress = silent,
@@ -50,16 +50,16 @@ def bake_texture(
     mesh = unwrap(mesh, texture_size_px, _GUTTER_PX)
     progress("atlas", 1.0)
     fine = _refined(mesh)
-    sights = even_exposures([Sight.of(mesh, views[[i]]) for i in range(len(views))], fine)
+    surfaces = even_exposures([VisibleSurface.of(mesh, views[[i]]) for i in range(len(views))], fine)
     texels = Texels.of(fine, texture_size_px)
-    colors = _blended(sights, texels, fine, field, progress)
+    colors = _blended(surfaces, texels, fine, field, progress)
     if optimise:
-        colors = fit_texture(colors, sights, texels, mesh, seed, progress)
+        colors = fit_texture(colors, surfaces, texels, mesh, seed, progress)
     return mesh.replace(texture=texels.texture(colors.clamp(0, 1)), vertex_colors=None)
 
 
 @torch.no_grad()
-def bake_field(mesh: Mesh, field: Field, *, texture_size_px: int = 2048, progress: Progress = silent) -> Mesh:
+def bake_field(mesh: Mesh, field: ColorField, *, texture_size_px: int = 2048, progress: Progress = silent) -> Mesh:
     """The mesh with ``uv`` and a square ``texture`` that shows a field's colours (sRGB) on its surface.
 
     Raises:
@@ -69,7 +69,7 @@ def bake_field(mesh: Mesh, field: Field, *, texture_size_px: int = 2048, progres
     mesh = unwrap(mesh, texture_size_px, _GUTTER_PX)
     progress("atlas", 1.0)
     texels = Texels.of(mesh, texture_size_px)
-    colors = ask(field, texels.interpolate(mesh.faces, mesh.vertices))
+    colors = query_colors(field, texels.interpolate(mesh.faces, mesh.vertices))
     progress("bake", 1.0)
     return mesh.replace(texture=texels.texture(colors.clamp(0, 1)), vertex_colors=None)
 
@@ -86,10 +86,10 @@ def _refined(mesh: Mesh) -> Mesh:
 
 
 def _blended(
-    sights: list[Sight],
+    surfaces: list[VisibleSurface],
     texels: Texels,
     mesh: Mesh,
-    field: Field | None,
+    field: ColorField | None,
     progress: Progress,
 ) -> Float[Tensor, "texels 3"]:
     """Each texel from the views that see it best; the others from the field or from what is seen around them."""
@@ -98,17 +98,17 @@ def _blended(
     normals = normalize(texels.interpolate(mesh.faces, vertex_normals), dim=1)
     total, weight = torch.zeros_like(points), torch.zeros_like(points[:, :1])
     at_vertices, weight_at_vertices = torch.zeros_like(mesh.vertices), torch.zeros_like(mesh.vertices[:, :1])
-    for i, sight in enumerate(sights):
-        towards = ((sight.view.cameras.positions - points) * normals).sum(1) > 0
+    for i, surface in enumerate(surfaces):
+        towards = ((surface.view.cameras.positions - points) * normals).sum(1) > 0
         facing = towards.nonzero()[:, 0]
-        colors, quality = sight.look(points[facing], normals[facing])
+        colors, quality = surface.sample_view(points[facing], normals[facing])
         share = quality[:, None] ** SHARPNESS
         total.index_add_(0, facing, share * colors)
         weight.index_add_(0, facing, share)
-        colors, quality = sight.look(mesh.vertices, vertex_normals)
+        colors, quality = surface.sample_view(mesh.vertices, vertex_normals)
         at_vertices += quality[:, None] ** SHARPNESS * colors
         weight_at_vertices += quality[:, None] ** SHARPNESS
-        progress("bake", (i + 1) / len(sights))
+        progress("bake", (i + 1) / len(surfaces))
     known = at_vertices / weight_at_vertices.clamp(min=1e-30)
     filling = _filling(mesh, known, weight_at_vertices[:, 0] > 0, points, texels, field)
     return torch.where(weight > 0, total / weight.clamp(min=1e-30), filling)
@@ -120,12 +120,12 @@ def _filling(
     seen: Bool[Tensor, " vertices"],
     points: Float[Tensor, "texels 3"],
     texels: Texels,
-    field: Field | None,
+    field: ColorField | None,
 ) -> Float[Tensor, "texels 3"]:
     """Colours for texels that no view sees: the field's, moved towards what the views show around them.
 
     Without a field it is what is known at vertices, carried on over the surface.
     """
-    at_vertices = ask(field, mesh.vertices)
+    at_vertices = query_colors(field, mesh.vertices)
     moved = fill_unseen(mesh, known, seen, at_vertices) - at_vertices
-    return ask(field, points) + texels.interpolate(mesh.faces, moved)
+    return query_colors(field, points) + texels.interpolate(mesh.faces, moved)

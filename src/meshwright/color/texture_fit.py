@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from meshwright.color.exposure import DISAGREEMENT
 from meshwright.color.texels import Texels
-from meshwright.color.visibility import Sight
+from meshwright.color.visibility import VisibleSurface
 from meshwright.mesh import Mesh
 from meshwright.progress import Progress
 from meshwright.raster import interpolate, mip_levels, rasterize, sample_texture
@@ -18,7 +18,7 @@ _SAMPLES = 2  # points a pixel side when the texture is fitted
 _MOST_PIXELS = 3_000_000
 _MOST_STEPS = 12
 _WITHHELD = 1 / 16  # share of the pixels that only judge the fit
-_PRIOR = 0.03  # how much each texel is held to its start, next to what the pixels tell of one on average
+_PRIOR = 0.03  # how much each texel is held to its start, next to the mean weight of the pixels on one
 # Pixels kept apart must err less than this share of before. Measured: 0.1 to 0.4 on true shapes; 0.85 up on shapes
 # that are wrong, where the views contradict each other and a fit blurs.
 _WORTH_IT = 0.7
@@ -26,16 +26,21 @@ _FIT_SHARPNESS = 2  # power of a view's quality there
 
 
 def fit_texture(
-    start: Float[Tensor, "texels 3"], sights: list[Sight], texels: Texels, mesh: Mesh, seed: int, progress: Progress
+    start: Float[Tensor, "texels 3"],
+    surfaces: list[VisibleSurface],
+    texels: Texels,
+    mesh: Mesh,
+    seed: int,
+    progress: Progress,
 ) -> Float[Tensor, "texels 3"]:
     """Colours whose pictures come nearer to the views, as long as withheld pixels come nearer too.
 
     Pictures are linear in the texture, so this is weighted least squares: conjugate gradients on the normal equations
-    (Hestenes and Stiefel 1952), stopped early. Texels of which pixels tell little or nothing stay near their start.
+    (Hestenes and Stiefel 1952), stopped early. Texels with little or no weight in the pixels stay near their start.
     """
     generator = torch.Generator().manual_seed(seed)
-    share = min(1.0, _MOST_PIXELS / max(1, sum(int((sight.view.alpha > 0.5).sum()) for sight in sights)))
-    parts = [_pixels(sight, mesh, len(texels.nearest), share, generator) for sight in sights]
+    share = min(1.0, _MOST_PIXELS / max(1, sum(int((surface.view.alpha > 0.5).sum()) for surface in surfaces)))
+    parts = [_pixels(surface, mesh, len(texels.nearest), share, generator) for surface in surfaces]
     pixels = _Pixels(*(torch.cat([getattr(part, name) for part in parts]) for name in _Pixels.__dataclass_fields__))
     del parts
 
@@ -49,7 +54,7 @@ def fit_texture(
     with torch.enable_grad():
         drawn_probe = pixels.draw(texels.texture(probe))
 
-    def drawn_transposed(values: Tensor) -> Tensor:
+    def back_project(values: Tensor) -> Tensor:
         # Of a sum, because for anything else torch imports its symbolic half, which takes seconds.
         with torch.enable_grad():
             return torch.autograd.grad((drawn_probe * values).sum(), probe, retain_graph=True)[0]
@@ -57,10 +62,10 @@ def fit_texture(
     def error() -> float:
         return float((torch.where(withheld, weights, 0) * residual.square()).sum())
 
-    told = drawn_transposed(used.expand_as(residual))
-    prior = _PRIOR * told.sum() / (told > 0).sum().clamp(min=1)
-    scale = 1 / (told + prior).clamp(min=1e-20)
-    gradient = drawn_transposed(used * residual)
+    evidence = back_project(used.expand_as(residual))
+    prior = _PRIOR * evidence.sum() / (evidence > 0).sum().clamp(min=1)
+    scale = 1 / (evidence + prior).clamp(min=1e-20)
+    gradient = back_project(used * residual)
     direction = scale * gradient
     power = (gradient * direction).sum(0)
     best, first_error = start, error()
@@ -74,7 +79,7 @@ def fit_texture(
         if error() >= best_error:
             break
         best, best_error = colors, error()
-        gradient = gradient - length * (drawn_transposed(used * change) + prior * direction)
+        gradient = gradient - length * (back_project(used * change) + prior * direction)
         new_power = (gradient * scale * gradient).sum(0)
         direction = scale * gradient + new_power / power.clamp(min=1e-20) * direction
         power = new_power
@@ -100,12 +105,12 @@ class _Pixels:
         return looked_up.view(*self.levels.shape, 3).mean(1)
 
 
-def _pixels(sight: Sight, mesh: Mesh, texture_px: int, share: float, generator: torch.Generator) -> _Pixels:
+def _pixels(surface: VisibleSurface, mesh: Mesh, texture_px: int, share: float, generator: torch.Generator) -> _Pixels:
     """A random share of a view's pixels, of those that lie on the mesh wholly."""
     assert mesh.uv is not None
     assert mesh.uv_faces is not None
-    height, width = sight.view.images.shape[2:]
-    fragments = rasterize(mesh.vertices, mesh.faces, sight.view.cameras, _SAMPLES * height, _SAMPLES * width)
+    height, width = surface.view.images.shape[2:]
+    fragments = rasterize(mesh.vertices, mesh.faces, surface.view.cameras, _SAMPLES * height, _SAMPLES * width)
     levels = mip_levels(fragments, mesh.faces, mesh.uv, mesh.uv_faces, texture_px, texture_px)
     uv = interpolate(fragments, mesh.uv_faces, mesh.uv)
     geometry = interpolate(fragments, mesh.faces, torch.cat([mesh.vertices, mesh.vertex_normals()], dim=1))
@@ -117,8 +122,8 @@ def _pixels(sight: Sight, mesh: Mesh, texture_px: int, share: float, generator: 
     chosen = (by_pixel(fragments.face_ids) >= 0).flatten(1).all(1)
     chosen &= torch.rand(height * width, generator=generator).to(levels) < share
     points, normals = by_pixel(geometry)[chosen].mean(1).split(3, dim=1)
-    colors, quality = sight.look(points, normalize(normals, dim=1))
-    told = quality > 0
+    colors, quality = surface.sample_view(points, normalize(normals, dim=1))
+    seen = quality > 0
     return _Pixels(
-        by_pixel(uv)[chosen][told], by_pixel(levels)[chosen][told, :, 0], colors[told], quality[told] ** _FIT_SHARPNESS
+        by_pixel(uv)[chosen][seen], by_pixel(levels)[chosen][seen, :, 0], colors[seen], quality[seen] ** _FIT_SHARPNESS
     )

@@ -46,17 +46,17 @@ def spread_colors(
     known = torch.cat([colors * seen[:, None], seen[:, None].to(colors)], dim=1)
     mean = colors[seen].mean(0) if bool(seen.any()) else colors.new_full((3,), 0.5)
 
-    def around() -> Float[Tensor, "unseen 4"]:
+    def neighbour_sums() -> Float[Tensor, "unseen 4"]:
         return torch.from_numpy(neighbours @ known.cpu().numpy()).to(known)
 
     while True:
-        near = around()
+        near = neighbour_sums()
         fresh = (near[:, 3] > 0) & (known[unseen, 3] == 0)
         if not bool(fresh.any()):
             break
         known[unseen[fresh]] = near[fresh] / near[fresh, 3:]
     known[known[:, 3] == 0] = torch.cat([mean, mean.new_ones(1)])
     for _ in range(_RELAXATIONS):
-        near = around()
+        near = neighbour_sums()
         known[unseen] = torch.where(near[:, 3:] > 0, near / near[:, 3:].clamp(min=1), known[unseen])
     return known[:, :3]

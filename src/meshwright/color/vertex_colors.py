@@ -2,15 +2,15 @@
 
 import torch
 
-from meshwright.color.fields import Field, ask
+from meshwright.color.fields import ColorField, query_colors
 from meshwright.color.unseen import fill_unseen
-from meshwright.color.visibility import SHARPNESS, Sight
+from meshwright.color.visibility import SHARPNESS, VisibleSurface
 from meshwright.mesh import Mesh
 from meshwright.progress import Progress, silent
 from meshwright.views import Views
 
 
-def color_vertices(mesh: Mesh, views: Views, field: Field | None = None, progress: Progress = silent) -> Mesh:
+def color_vertices(mesh: Mesh, views: Views, field: ColorField | None = None, progress: Progress = silent) -> Mesh:
     """The mesh with ``vertex_colors`` (sRGB) taken from the views that see each vertex.
 
     A view counts by the cosine between the surface and the line of sight and by how large it shows the surface, less
@@ -23,12 +23,12 @@ def color_vertices(mesh: Mesh, views: Views, field: Field | None = None, progres
     total = torch.zeros_like(mesh.vertices)
     weight = torch.zeros_like(mesh.vertices[:, :1])
     for i in range(len(views)):
-        colors, quality = Sight.of(mesh, views[[i]]).look(mesh.vertices, normals)
+        colors, quality = VisibleSurface.of(mesh, views[[i]]).sample_view(mesh.vertices, normals)
         share = quality[:, None] ** SHARPNESS
         total += share * colors
         weight += share
         progress("colour", (i + 1) / len(views))
     seen = weight[:, 0] > 0
     colors = torch.where(seen[:, None], total / weight.clamp(min=torch.finfo(weight.dtype).tiny), 0)
-    filled = fill_unseen(mesh, colors, seen, ask(field, mesh.vertices))
+    filled = fill_unseen(mesh, colors, seen, query_colors(field, mesh.vertices))
     return Mesh(mesh.vertices, mesh.faces, filled.clamp(0, 1))

@@ -21,21 +21,21 @@ _DEPTH_SLACK_PX = 1.0  # depth differences up to this many pixel sides are the s
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class VisibleSurface:
     """What one view sees of a mesh.
 
     ``nearest_z``: depth along the viewing axis of the nearest surface, and of the nearest in the pixels around, at
-    ``finer`` samples a pixel side; infinite where there is none. ``belief``: how far to believe each pixel, 0 to 1:
+    ``finer`` samples a pixel side; infinite where there is none. ``confidence``: how far each pixel is used, 0 to 1:
     the IoU of the mesh with the silhouette, less at outlines.
     """
 
     view: Views
     nearest_z: Float[Tensor, "1 2 samples_high samples_wide"]
     finer: int
-    belief: Float[Tensor, "1 1 height width"]
+    confidence: Float[Tensor, "1 1 height width"]
 
     @classmethod
-    def of(cls, mesh: Mesh, view: Views) -> "Sight":
+    def of(cls, mesh: Mesh, view: Views) -> "VisibleSurface":
         height, width = view.images.shape[2:]
         finer = -(-_VISIBILITY_PX // max(height, width))
         fragments = rasterize(mesh.vertices, mesh.faces, view.cameras, height * finer, width * finer)
@@ -46,22 +46,22 @@ class Sight:
         intersection = (mask & silhouette & (view.seen > 0)).sum()
         union = ((mask | silhouette) & (view.seen > 0)).sum()
         alpha_around = -max_pool2d(-view.alpha, 2 * _EDGE_PX + 1, stride=1, padding=_EDGE_PX)
-        belief = alpha_around.clamp(_EDGE_QUALITY, 1) * intersection / union.clamp(min=1)
-        return cls(view, torch.cat([occluder, nearest_around], dim=1), finer, belief)
+        confidence = alpha_around.clamp(_EDGE_QUALITY, 1) * intersection / union.clamp(min=1)
+        return cls(view, torch.cat([occluder, nearest_around], dim=1), finer, confidence)
 
-    def look(
+    def sample_view(
         self, points: Float[Tensor, "points 3"], normals: Float[Tensor, "points 3"]
     ) -> tuple[Float[Tensor, "points 3"], Float[Tensor, " points"]]:
-        """Colour (sRGB) of points of the surface, and how well they are seen: 0 is not at all."""
+        """Colour (sRGB) of points of the surface in this view, and their quality: 0 where it does not see them."""
         view = self.view
         uv, depth_z = (value[0] for value in view.cameras.project(points))
         in_picture = (depth_z > 0) & (uv >= 0).all(1) & (uv * _canvas_px(view) <= view.sizes_px[0].flip(0)).all(1)
         cos = (normals * normalize(view.cameras.positions - points, dim=1)).sum(1)
         # Bilinear lookup of colour times coverage: divided by the coverage, it is free of the white background.
-        covered = torch.cat([view.images - (1 - view.alpha), view.alpha, self.belief], dim=1)
-        premultiplied, alpha, belief = look_up(covered, uv).split([3, 1, 1], dim=1)
+        covered = torch.cat([view.images - (1 - view.alpha), view.alpha, self.confidence], dim=1)
+        premultiplied, alpha, confidence = _sample_picture(covered, uv).split([3, 1, 1], dim=1)
         magnification = view.cameras.intrinsics[0, 1] / depth_z
-        quality = cos * magnification * self._unoccluded(uv, depth_z, cos) * belief[:, 0]
+        quality = cos * magnification * self._unoccluded(uv, depth_z, cos) * confidence[:, 0]
         usable = in_picture & (cos > _GRAZING_COS) & (alpha[:, 0] > 0.5)
         quality = torch.where(usable & (quality > _LEAST_QUALITY), quality, 0)
         return (premultiplied / alpha.clamp(min=0.5)).clamp(0, 1), quality
@@ -70,7 +70,7 @@ class Sight:
         self, uv: Float[Tensor, "points 2"], depth_z: Float[Tensor, " points"], cos: Float[Tensor, " points"]
     ) -> Float[Tensor, " points"]:
         """1 for points in plain view, 0 behind something and in the pixels beside it, which may show it."""
-        behind = depth_z[:, None] - look_up(self.nearest_z, uv, mode="nearest")
+        behind = depth_z[:, None] - _sample_picture(self.nearest_z, uv, mode="nearest")
         pixel = depth_z / (self.view.cameras.intrinsics[0, 1] * self.nearest_z.shape[2])
         slope = (1 - cos * cos).clamp(min=0).sqrt() / cos.clamp(min=_GRAZING_COS)
         hidden = behind[:, 0] > pixel * _DEPTH_SLACK_PX * (1 + slope)
@@ -83,7 +83,7 @@ def _canvas_px(view: Views) -> Float[Tensor, "2"]:
     return torch.tensor([width, height]).to(view.images)
 
 
-def look_up(
+def _sample_picture(
     picture: Float[Tensor, "1 channels height width"], uv: Float[Tensor, "points 2"], mode: str = "bilinear"
 ) -> Float[Tensor, "points channels"]:
     """A picture's values at picture coordinates ``uv``; its border goes on outside."""
