@@ -1,5 +1,12 @@
 """Every test run executes the shape annotations of the package (jaxtyping + beartype)."""
 
+import os
+
 from jaxtyping import install_import_hook
+
+# Workers of pytest-xdist share the cores between them, before torch is loaded; what the user set stays.
+_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores // _workers)))
 
 install_import_hook("meshwright", "beartype.beartype")

@@ -5,7 +5,13 @@
 >>> mesh.save("mesh.glb")
 """
 
-from meshwright.cameras import Cameras
+# isort: off
+from meshwright.threads import wait_without_spinning
+
+wait_without_spinning()  # before anything loads torch
+# isort: on
+
+from meshwright.cameras import Cameras  # noqa: E402
 from meshwright.capture.load import load_views
 from meshwright.errors import InputError
 from meshwright.mesh import Mesh

@@ -1,10 +1,13 @@
 """Pictures and frames: decode, resize, encode. What decoders are fed may be hostile; what they return is bounded.
 
+Files are opened here and handed to the decoders open, so that no name is ever read as an address or a protocol.
+
 A decoded picture is a uint8 tensor (channels, height, width), sRGB, with 3 channels or with 4 when it has an
 alpha channel of its own (straight, not premultiplied).
 """
 
 import contextlib
+import io
 import math
 import os
 import warnings
@@ -12,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -23,6 +26,7 @@ from torch import Tensor
 
 from meshwright.errors import InputError
 from meshwright.files import atomic_path
+from meshwright.untrusted import MIB, open_untrusted
 
 Picture = UInt8[Tensor, "_channels _height _width"]  # sizes may differ from picture to picture
 
@@ -31,8 +35,20 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mov", ".mkv", ".m4v", ".avi"})
 
 # Pillow can open formats that start other programs (EPS) or that nobody photographs with.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_MAX_PICTURE_BYTES = 512 * MIB
 _MAX_PIXELS = 64_000_000
+_MAX_DEPTH = 1e9  # world units
 _MAX_FRAMES = 20_000
+# Animations keep several whole frames in memory, and each frame costs time, whether it is kept or not.
+_MAX_ANIMATED_PIXELS = 17_000_000
+_MAX_ANIMATION_PIXELS = 2_000_000_000  # of all frames together
+_MAX_FILM_BYTES = 16 * 1024 * MIB
+_MAX_FILM_PIXELS = 16_000_000_000  # of all frames together: 32 s at 60 frames a second in 3840 x 2160
+# How each kind of film begins, and what FFmpeg calls it. Kinds that are lists of other files, scripts or addresses
+# (HLS, DASH, concat, SDP ...) are not among them.
+_CONTAINERS = {b"\x1a\x45\xdf\xa3": "matroska,webm", b"RIFF": "avi"}
+_ATOMS = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid", b"styp"})
+_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +95,30 @@ def read_depth(path: str | os.PathLike[str], unit: float) -> Float[Tensor, "1 he
     """Decode a grey picture of 8, 16 or 32 bits whose steps are ``unit`` long; 0 stays unknown.
 
     Raises:
-        InputError: as ``read_image``, or the picture is coloured.
+        InputError: as ``read_image``, the picture is coloured, or its depths are impossible.
     """
+    if not 1e-9 <= unit <= 1e6:
+        raise InputError(f"{path}: a depth step of {unit:g} world units is impossible; give one from 1e-9 to 1e6")
     with _opened(Path(path)) as image:
+        if image.mode not in ("L", "F") and not image.mode.startswith("I"):
+            raise InputError(f"{path}: is not a grey picture of depths; give one or leave it out")
         steps = np.asarray(image)
-    if steps.ndim != 2:
-        raise InputError(f"{path}: is not a grey picture of depths; give one or leave it out")
-    return torch.from_numpy(steps.astype(np.float32) * np.float32(unit))[None]
+    depths = steps.astype(np.float64) * unit
+    if not np.isfinite(depths).all() or np.abs(depths).max(initial=0) > _MAX_DEPTH:
+        raise InputError(f"{path}: holds depths beyond {_MAX_DEPTH:g} world units or no numbers; correct its unit")
+    return torch.from_numpy(depths.astype(np.float32))[None]
+
+
+def decode_picture(content: bytes, name: str, max_side_px: int) -> UInt8[np.ndarray, "height width 3"]:
+    """Decode the bytes of a PNG, JPEG, WebP, BMP, GIF or TIFF to RGB as they are: alpha dropped, not turned.
+
+    Raises:
+        InputError: not such a picture, damaged, or a side longer than ``max_side_px``, which is never decoded.
+    """
+    with _decoded(io.BytesIO(content), name) as image:
+        if max(image.size) > max_side_px:
+            raise InputError(f"{name}: is larger than {max_side_px} pixels; shrink it first")
+        return np.asarray(image.convert("RGB"))
 
 
 def read_frames(path: str | os.PathLike[str], max_size_px: int | None = None, max_frames: int = 128) -> Frames:
@@ -95,11 +128,13 @@ def read_frames(path: str | os.PathLike[str], max_size_px: int | None = None, ma
     that does not move is a film of one frame.
 
     Raises:
-        InputError: missing, not a film, breaks off early, or more than 20,000 frames.
+        InputError: missing, not a film, breaks off early, or more than 20,000 frames or 16 billion pixels
+            (animations: 2 billion, 17 million a frame).
     """
     path = Path(path)
     if path.suffix.lower() in PICTURE_SUFFIXES:
         with _opened(path) as image:
+            _check_animation(path, image)
             frames = ImageSequence.Iterator(image)
             return _every_nth(
                 path, (lambda frame=frame: _to_picture(frame, max_size_px) for frame in frames), max_frames
@@ -130,7 +165,12 @@ def write_video(
     """
     if Path(path).suffix.lower() != ".mp4":
         raise InputError(f"{path}: videos are written as .mp4; choose a name that ends so")
-    with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
+    with (
+        atomic_path(path) as temporary,
+        _encoding(),
+        open(temporary, "wb") as file,
+        av.open(file, "w", format="mp4") as container,
+    ):
         stream: Any = None
         for frame in frames:
             height, width = frame.shape[1:]
@@ -144,6 +184,15 @@ def write_video(
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         if stream is not None:
             container.mux(stream.encode())
+
+
+@contextlib.contextmanager
+def _encoding() -> Iterator[None]:
+    """What FFmpeg cannot write, such as on a full disk, is an error of the file system."""
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise OSError(error.errno, error.strerror) from error
 
 
 def resize(
@@ -164,11 +213,16 @@ def resize(
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open a picture file lazily; turn whatever its decoder trips over, now or later, into an InputError."""
-    _require_file(path)
+    with open_untrusted(path, _MAX_PICTURE_BYTES, "a picture") as file, _decoded(file, str(path)) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def _decoded(file: BinaryIO, name: str) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=_FORMATS)
+            image = Image.open(file, formats=_FORMATS)
         with image:
             if image.width * image.height > _MAX_PIXELS:
                 raise Image.DecompressionBombError
@@ -177,18 +231,20 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         limit = _MAX_PIXELS // 1_000_000
-        raise InputError(f"{path}: has more than {limit} million pixels; make it smaller") from None
+        raise InputError(f"{name}: has more than {limit} million pixels; make it smaller") from None
     except Image.UnidentifiedImageError:
-        raise InputError(f"{path}: is not a picture that can be read; convert it to PNG or JPEG") from None
+        raise InputError(f"{name}: is not a picture that can be read; convert it to PNG or JPEG") from None
     except Exception as error:  # Pillow's decoders raise whatever their parsers hit
-        raise InputError(f"{path}: the picture is damaged; replace it") from error
+        raise InputError(f"{name}: the picture is damaged; replace it") from error
 
 
-def _require_file(path: Path) -> None:
-    if not path.exists():
-        raise InputError(f"{path}: there is no such file; check the path")
-    if not path.is_file():
-        raise InputError(f"{path}: is not a file; give a picture or a video")
+def _check_animation(path: Path, image: Image.Image) -> None:
+    count = getattr(image, "n_frames", 1)
+    if count > 1 and image.width * image.height > _MAX_ANIMATED_PIXELS:
+        limit = _MAX_ANIMATED_PIXELS // 1_000_000
+        raise InputError(f"{path}: has frames of more than {limit} million pixels; make them smaller")
+    if count > 1 and count * image.width * image.height > _MAX_ANIMATION_PIXELS:
+        raise InputError(f"{path}: {count} frames of {image.width}x{image.height} are too many; make it a video")
 
 
 def _to_picture(image: Image.Image, max_size_px: int | None) -> Picture:
@@ -224,24 +280,34 @@ def _every_nth(path: Path, frames: Iterable[Any], max_frames: int) -> Frames:
 
 
 def _read_video(path: Path, max_size_px: int | None, max_frames: int) -> Frames:
-    _require_file(path)
     count = 0
     try:
-        with av.open(str(path)) as container:
+        with (
+            open_untrusted(path, _MAX_FILM_BYTES, "a video") as file,
+            av.open(
+                file,
+                format=_container_format(path, file),
+                # What an element of the film names is not fetched: no protocol, no file beside it.
+                container_options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"},
+                metadata_errors="replace",
+            ) as container,
+        ):
             if not container.streams.video:
                 raise InputError(f"{path}: holds no pictures; give a video")
             stream = container.streams.video[0]
-            if stream.width * stream.height > _MAX_PIXELS:
-                raise InputError(f"{path}: has more than {_MAX_PIXELS // 1_000_000} million pixels; make it smaller")
+            _check_film(path, stream.width * stream.height, max(stream.frames, 1))
             stream.thread_type = "AUTO"
             end_s = -math.inf
+            pixels = 0
 
             def decoders() -> Iterator[Any]:
-                nonlocal count, end_s
+                nonlocal count, end_s, pixels
                 for frame in container.decode(stream):
                     if frame.time is not None:
                         end_s = max(end_s, frame.time + float(frame.duration or 0) * float(frame.time_base or 0))
                     count += 1
+                    pixels += frame.width * frame.height
+                    _check_film(path, max(frame.width * frame.height, -(-pixels // count)), count)
                     yield lambda frame=frame: _to_picture(frame.to_image(), max_size_px)
 
             frames = _every_nth(path, decoders(), max_frames)
@@ -250,12 +316,35 @@ def _read_video(path: Path, max_size_px: int | None, max_frames: int) -> Frames:
         if count:
             raise InputError(_breaks_off(path, count)) from error
         raise InputError(f"{path}: the video cannot be read ({error.strerror}); re-encode it as mp4") from error
+    except (ValueError, OverflowError, ArithmeticError, MemoryError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: the video is damaged; re-encode it as mp4") from error
     if not frames.count:
         raise InputError(f"{path}: the video holds no frames; re-encode it or pass a folder of pictures")
     # A file that was cut short often just ends; only its header still knows how long it was.
     if promised_s is not None and math.isfinite(end_s) and promised_s - end_s > 0.75 * promised_s / frames.count:
         raise InputError(_breaks_off(path, frames.count))
     return frames
+
+
+def _container_format(path: Path, file: BinaryIO) -> str:
+    """FFmpeg's name of the film's kind, by its first bytes; what else FFmpeg knows is never tried."""
+    head = file.read(16)
+    file.seek(0)
+    if head[4:8] in _ATOMS:
+        return "mov"
+    for magic, name in _CONTAINERS.items():
+        if head.startswith(magic) and (name != "avi" or head[8:12] == b"AVI "):
+            return name.split(",")[0]
+    raise InputError(f"{path}: the video is no MP4, MOV, WebM, MKV or AVI; re-encode it as mp4")
+
+
+def _check_film(path: Path, frame_pixels: int, count: int) -> None:
+    if frame_pixels > _MAX_PIXELS:
+        raise InputError(f"{path}: has more than {_MAX_PIXELS // 1_000_000} million pixels; make it smaller")
+    if frame_pixels * count > _MAX_FILM_PIXELS:
+        raise InputError(f"{path}: has too many pixels in all its frames; make it shorter or smaller")
 
 
 def _duration_s(container: Any, stream: Any) -> float | None:

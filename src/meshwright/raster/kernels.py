@@ -2,7 +2,7 @@
 
 A kernel fills a range of rows or points of arrays that its caller made, and releases Python's lock, so that plain
 threads run it in parallel: no threading layer of Numba's, which compiles slowly and may not be entered from two
-threads at once. Results have the same bits whatever the number of threads (`torch.get_num_threads`).
+threads at once. Results have the same bits whatever the number of threads (`kernel_threads`).
 
 ``@no_type_check`` keeps the shape checker of the test run away from code that Numba compiles.
 """
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from meshwright.compiled import compiled
+from meshwright.threads import kernel_threads
 
 SUBPIXEL_BITS = 12
 """Vertices are rounded to 1/4096 of a pixel before coverage is decided, in integers."""
@@ -52,13 +53,13 @@ def trusted(faces: Tensor, points: int) -> np.ndarray:
 
 def over_rows(kernel: Callable[..., None], views: int, height: int, *arguments: Any) -> None:
     """Call ``kernel(view, first_row, end_row, *arguments)`` until all rows of all views are done."""
-    bands = -(-2 * torch.get_num_threads() // max(views, 1))
+    bands = -(-2 * kernel_threads() // max(views, 1))
     _in_parallel(kernel, ((view, *rows) for view in range(views) for rows in _ranges(height, bands)), arguments)
 
 
 def over_points(kernel: Callable[..., None], count: int, *arguments: Any) -> None:
     """Call ``kernel(first, end, *arguments)`` until all points are done."""
-    _in_parallel(kernel, _ranges(count, 4 * torch.get_num_threads()), arguments)
+    _in_parallel(kernel, _ranges(count, 4 * kernel_threads()), arguments)
 
 
 def summed_over_rows(kernel: Callable[..., None], shape: tuple[int, ...], height: int, *arguments: Any) -> np.ndarray:
@@ -87,7 +88,7 @@ def _ranges(count: int, parts: int) -> list[tuple[int, int]]:
 
 def _in_parallel(kernel: Callable[..., None], items: Iterable[tuple[Any, ...]], arguments: tuple[Any, ...]) -> None:
     # The pool lives for one call: threads start in 0.1 ms, and none is left for a forked process to miss.
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with ThreadPoolExecutor(kernel_threads()) as pool:
         for _ in pool.map(lambda item: kernel(*item, *arguments), items):
             pass
 

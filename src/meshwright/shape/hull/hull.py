@@ -24,6 +24,7 @@ from meshwright.errors import InputError
 from meshwright.mesh import Mesh
 from meshwright.progress import Progress, silent
 from meshwright.shape.flexicubes import flexicubes, grid, marching_cubes
+from meshwright.threads import kernel_threads, one_torch_thread
 from meshwright.views import Views
 
 _SAMPLES_AT_ONCE = 1 << 19  # views x points looked up together; fastest where it fits the caches
@@ -113,7 +114,7 @@ def outline_distances_px(
         height, width = sizes_px[view].tolist()
         distances[view, :height, :width] = _outline_distance(np.ascontiguousarray(level[view, :height, :width]))
 
-    with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:  # the kernel lets go of the interpreter
+    with ThreadPoolExecutor(max_workers=kernel_threads()) as pool:  # the kernel lets go of the interpreter
         list(pool.map(trace, range(len(level))))
     return torch.from_numpy(distances)[:, None].to(alpha.device)
 
@@ -258,6 +259,7 @@ class VisualHull:
         return _without_crumbs(mesh)
 
 
+@one_torch_thread()
 def visual_hull(views: Views, resolution: int = 128, progress: Progress = silent) -> VisualHull:
     """The hull of all silhouettes in a grid of about ``resolution`` ** 3 cubic cells that fits the object.
 

@@ -30,6 +30,7 @@ from meshwright.shape.refine.scene import (
 )
 from meshwright.shape.refine.smoother import SmoothSteps
 from meshwright.shape.remesh import edge_length_for, remesh
+from meshwright.threads import one_torch_thread
 from meshwright.views import Views
 
 _STEP = 0.01  # first step in the latent, of the mesh's size
@@ -100,6 +101,7 @@ class Refined:
     view_trust: Float[Tensor, " views"]
 
 
+@one_torch_thread()
 def refine(
     mesh: Mesh,
     views: Views,
