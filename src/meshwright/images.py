@@ -218,7 +218,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 @contextlib.contextmanager
-def _decoded(file: BinaryIO, name: str) -> Iterator[Image.Image]:
+def _decoded(file: BinaryIO | io.BytesIO, name: str) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
