@@ -33,9 +33,13 @@ def test_results_lie_in_their_folder_beside_what_was_there(tmp_path):
 
 
 def test_a_run_that_fails_leaves_no_trace_not_even_folders(tmp_path):
-    with pytest.raises(RuntimeError), atomic_directory(tmp_path / "deep" / "out") as temporary:
-        (temporary / "a").write_text("half")
-        raise RuntimeError
+    def fail():
+        with atomic_directory(tmp_path / "deep" / "out") as temporary:
+            (temporary / "a").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -49,13 +49,13 @@ def test_integers_of_any_length_are_numbers():
 
 @pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 100_000, b""])
 def test_no_json_is_one_error(content):
-    with pytest.raises(InputError, match="^f: is not valid JSON"):
+    with pytest.raises(InputError, match=r"^f: is not valid JSON"):
         parse_json(content, "f")
 
 
 @pytest.mark.parametrize("value", [10**400, math.inf, -math.inf, math.nan, True, "1", None, [1.0], 11.0, -1])
 def test_only_finite_numbers_in_range_pass(value):
-    with pytest.raises(InputError, match="^w "):
+    with pytest.raises(InputError, match=r"^w "):
         finite(value, "w", 0.0, 10.0)
 
 

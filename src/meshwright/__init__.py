@@ -5,13 +5,14 @@
 >>> mesh.save("mesh.glb")
 """
 
+# ruff: noqa: E402
 # isort: off
 from meshwright.threads import wait_without_spinning
 
 wait_without_spinning()  # before anything loads torch
 # isort: on
 
-from meshwright.cameras import Cameras  # noqa: E402
+from meshwright.cameras import Cameras
 from meshwright.capture.load import load_views
 from meshwright.errors import InputError
 from meshwright.mesh import Mesh

@@ -286,6 +286,7 @@ def _read_video(path: Path, max_size_px: int | None, max_frames: int) -> Frames:
             open_untrusted(path, _MAX_FILM_BYTES, "a video") as file,
             av.open(
                 file,
+                "r",
                 format=_container_format(path, file),
                 # What an element of the film names is not fetched: no protocol, no file beside it.
                 container_options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"},

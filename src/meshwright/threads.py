@@ -3,7 +3,7 @@
 torch's OpenMP threads by default spin while they wait for each other. Where another program wants a core as well, every
 small operation then waits for a thread that the system has put aside: refinement became ten times slower beside one
 busy process on two cores. So threads are told to sleep while they wait, and stages made of many small operations use
-one torch thread; the compiled kernels of `meshwright.raster` keep all of theirs, which share the work in small portions.
+one torch thread; the compiled kernels of `meshwright.raster` keep all of theirs: they share work in small portions.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ def one_torch_thread() -> Iterator[None]:
 
 
 def kernel_threads() -> int:
-    """Threads for compiled kernels: as many as torch has by the user's will (OMP_NUM_THREADS, torch.set_num_threads)."""
+    """Threads for compiled kernels: as many as torch has where it is not held to one."""
     import torch
 
     return _threads if _users else torch.get_num_threads()

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, no_type_check
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from meshwright.compiled import compiled
