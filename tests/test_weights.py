@@ -1,11 +1,13 @@
 """Weights come back as they went out, from every form; what is wrong with a file is said by name, and harms nothing."""
 
 import dataclasses
+import hashlib
 import io
 import itertools
 import json
 import os
 import pickle
+import re
 import resource
 import struct
 import subprocess
@@ -436,8 +438,35 @@ def test_the_model_folder_is_searched_before_the_hub(downloads, tmp_path, name):
 
 
 def test_what_the_model_folder_lacks_is_downloaded_into_it(downloads, tmp_path):
-    find_weights("dino-vitb16", model_dir=tmp_path)
-    assert downloads == [("facebook/dino-vitb16", "pytorch_model.bin", None, str(tmp_path))]
+    find_weights("openlrm-base-obj-1.0", model_dir=tmp_path)
+    assert downloads == [("zxhezexin/openlrm-base-obj-1.0", "model.safetensors", None, str(tmp_path))]
+
+
+@pytest.mark.parametrize("preset", ["instant-nerf-base", "instant-nerf-large", "instant-mesh-large"])
+def test_the_same_name_gives_the_same_commit_tomorrow(downloads, preset):
+    find_weights(preset)
+    ((_, _, revision, _),) = downloads
+    assert re.fullmatch("[0-9a-f]{40}", revision)
+
+
+def test_what_was_downloaded_is_compared_with_the_hash_on_record(downloads, monkeypatch, tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"the published file")
+    published = hashlib.sha256(b"the published file").hexdigest()
+    monkeypatch.setitem(hub._HUB_FILES, "w", hub._HubFile("someone/w", "w.safetensors", "c0ffee", published))
+    assert find_weights("w") == tmp_path / "w.safetensors"
+    (tmp_path / "w.safetensors").write_bytes(b"half the publ")
+    with pytest.raises(InputError, match=r"w\.safetensors: is not the published file .*delete it"):
+        find_weights("w")
+    assert find_weights("w", revision="other") == tmp_path / "w.safetensors"  # of another commit no hash is known
+    assert [revision for _, _, revision, _ in downloads] == ["c0ffee", "c0ffee", "other"]
+
+
+@pytest.mark.parametrize("preset", [*PRESETS, "dino-vitb16"])
+def test_nothing_is_downloaded_that_this_torch_may_not_open(downloads, monkeypatch, preset):
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.9.1"))
+    with pytest.raises(InputError, match=rf"{preset}: .*torch 2\.9\.1 has known holes"):
+        find_weights(preset)
+    assert downloads == []
 
 
 @pytest.fixture
@@ -445,16 +474,19 @@ def offline(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
-@pytest.mark.parametrize(("revision", "commit"), [(None, "a" * 40), ("b" * 40, "b" * 40)])
+@pytest.mark.parametrize(
+    ("revision", "commit"),
+    [(None, hub._INSTANTMESH_COMMIT), ("main", "a" * 40), ("b" * 40, "b" * 40)],
+)
 def test_offline_the_cache_is_used_at_the_pinned_revision(offline, tmp_path, revision, commit):
     cache = tmp_path / "models--TencentARC--InstantMesh"
     (cache / "refs").mkdir(parents=True)
     (cache / "refs" / "main").write_text("a" * 40)
-    for folder in ("a" * 40, "b" * 40):
+    for folder in ("a" * 40, "b" * 40, hub._INSTANTMESH_COMMIT):
         (cache / "snapshots" / folder).mkdir(parents=True)
-        (cache / "snapshots" / folder / "instant_mesh_base.ckpt").touch()
-    path = find_weights("instant-mesh-base", model_dir=tmp_path, revision=revision)
-    assert path == cache / "snapshots" / commit / "instant_mesh_base.ckpt"
+        (cache / "snapshots" / folder / "instant_mesh_large.ckpt").touch()
+    path = find_weights("instant-mesh-large", model_dir=tmp_path, revision=revision)
+    assert path == cache / "snapshots" / commit / "instant_mesh_large.ckpt"
 
 
 def test_offline_without_a_cache_the_error_says_what_else_works(offline, tmp_path):

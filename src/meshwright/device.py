@@ -8,7 +8,7 @@ from meshwright.errors import InputError
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
     """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``npu`` into a device that is really there.
 
-    ``auto`` takes the first of CUDA, NPU, MPS that is usable, else the CPU.
+    ``auto`` is the CPU: no accelerator has been tried with this version, so none is taken that was not asked for.
 
     Raises:
         InputError: the name is unknown to torch, or no such device is present.
@@ -16,19 +16,19 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     if isinstance(name, torch.device):
         return name
     if name == "auto":
-        return torch.device(available_devices()[0])
+        return torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"--device {name}: torch knows no such device; use auto, cpu, cuda, mps or npu") from None
+        raise InputError(f"device {name}: torch knows no such device; use auto, cpu, cuda, mps or npu") from None
     if device.type not in available_devices() or (device.index or 0) >= _count(device.type):
         present = ", ".join(available_devices())
-        raise InputError(f"--device {name}: not present on this machine; present: {present}")
+        raise InputError(f"device {name}: not present on this machine; present: {present}")
     return device
 
 
 def available_devices() -> list[str]:
-    """Device types that torch can use here, fastest first; always ends with ``cpu``."""
+    """Device types that torch can use here, accelerators first; always ends with ``cpu``."""
     return [kind for kind in ("cuda", "npu", "mps", "cpu") if _count(kind) > 0]
 
 

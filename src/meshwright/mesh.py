@@ -140,7 +140,7 @@ class Mesh:
     ) -> tuple[Float[Tensor, "points 3"], Int[Tensor, " points"], Float[Tensor, "points 3"]]:
         """Points spread evenly over the surface, with their face and barycentric coordinates."""
         generator = torch.Generator().manual_seed(seed)
-        areas = self.face_normals().norm(dim=1).double().cpu()
+        areas = self.face_normals().norm(dim=1).cpu().double()  # MPS has no float64
         cumulative = areas.cumsum(0)
         # Stratified: one draw in each of `count` equal shares of the area, so that the spread is even.
         draw = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count

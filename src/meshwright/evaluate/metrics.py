@@ -153,7 +153,7 @@ def _nearest(points: Float[Tensor, "points 3"], reference: Float[Tensor, "others
     tree = cKDTree(reference.detach().cpu().numpy())
     distances, indices = tree.query(points.detach().cpu().numpy(), workers=-1)
     return _Nearest(
-        torch.from_numpy(distances).to(points.device, points.dtype), torch.from_numpy(indices).to(points.device)
+        torch.from_numpy(distances).to(points.dtype).to(points.device), torch.from_numpy(indices).to(points.device)
     )
 
 

@@ -1,22 +1,53 @@
 """Where weights known by name are: a local folder first, then the cache of the Hugging Face hub, then the hub."""
 
+import hashlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from meshwright.errors import InputError
 from meshwright.progress import Progress, silent
+from meshwright.weights.torch_pickle import check_torch_reads_pickles
 
-# name -> repository, file. Published models, and what training can start from.
+_INSTANTMESH_COMMIT = "b785b4ecfb6636ef34a08c748f96f6a5686244d0"
+
+
+@dataclass(frozen=True)
+class _HubFile:
+    """A file of a repository of the hub, at the commit that is taken unless another is named.
+
+    ``sha256``: of the file at that commit, where it is known; what was downloaded is then compared with it.
+    """
+
+    repository: str
+    file: str
+    commit: str | None = None
+    sha256: str | None = None
+
+
+# Published models, and what training can start from. Commits and hashes are as other projects state them in public
+# (none of these files could be downloaded where this was written); of OpenLRM none was found, so the newest is taken.
 _HUB_FILES = {
-    "instant-nerf-base": ("TencentARC/InstantMesh", "instant_nerf_base.ckpt"),
-    "instant-nerf-large": ("TencentARC/InstantMesh", "instant_nerf_large.ckpt"),
-    "instant-mesh-base": ("TencentARC/InstantMesh", "instant_mesh_base.ckpt"),
-    "instant-mesh-large": ("TencentARC/InstantMesh", "instant_mesh_large.ckpt"),
-    "dino-vitb16": ("facebook/dino-vitb16", "pytorch_model.bin"),
-    "openlrm-base-obj-1.0": ("zxhezexin/openlrm-base-obj-1.0", "model.safetensors"),
-    "openlrm-large-obj-1.0": ("zxhezexin/openlrm-large-obj-1.0", "model.safetensors"),
+    "instant-nerf-base": _HubFile("TencentARC/InstantMesh", "instant_nerf_base.ckpt", _INSTANTMESH_COMMIT),
+    "instant-nerf-large": _HubFile("TencentARC/InstantMesh", "instant_nerf_large.ckpt", _INSTANTMESH_COMMIT),
+    "instant-mesh-base": _HubFile(
+        "TencentARC/InstantMesh",
+        "instant_mesh_base.ckpt",
+        _INSTANTMESH_COMMIT,
+        "22701cd25201d624ebb1568b93cf91b43a2c32006835c08fe73e1f3c9f6c44b5",
+    ),
+    "instant-mesh-large": _HubFile("TencentARC/InstantMesh", "instant_mesh_large.ckpt", _INSTANTMESH_COMMIT),
+    "dino-vitb16": _HubFile(
+        "facebook/dino-vitb16",
+        "pytorch_model.bin",
+        "f205d5d8e640a89a2b8ef0369670dfc37cc07fc2",
+        "a064e36c67289caaa5c949c0b3f7f31a0fcbcba5721f5fa12419933ec1f4fe6e",
+    ),
+    "openlrm-base-obj-1.0": _HubFile("zxhezexin/openlrm-base-obj-1.0", "model.safetensors"),
+    "openlrm-large-obj-1.0": _HubFile("zxhezexin/openlrm-large-obj-1.0", "model.safetensors"),
 }
+_PICKLES = (".ckpt", ".bin")
 _SUFFIXES = (".safetensors", ".ckpt", ".bin")
 
 
@@ -31,10 +62,13 @@ def find_weights(
 
     ``model_dir`` is searched first for ``instant-mesh-large.safetensors``, ``instant_mesh_large.ckpt`` and the like;
     downloads are then kept in it rather than in the hub's own cache. ``revision`` (a commit, branch or tag of the hub's
-    repository) concerns downloads alone. HF_HUB_OFFLINE=1 keeps to what has been downloaded.
+    repository) concerns downloads alone; without it the commit that is known here is taken, so that the same name
+    gives the same weights tomorrow, and compared with its SHA-256 where that is known. HF_HUB_OFFLINE=1 keeps to what
+    has been downloaded.
 
     Raises:
-        InputError: there is no such file or name, or the download fails; says what else works.
+        InputError: there is no such file or name, torch is too old for it, or the download fails or gives another
+            file; says what else works.
     """
     name = os.fspath(name_or_path)
     if name not in _HUB_FILES:
@@ -58,30 +92,50 @@ def _existing(path: Path) -> Path:
 
 
 def _download(name: str, model_dir: str | os.PathLike[str] | None, revision: str | None, progress: Progress) -> Path:
-    repository, file = _HUB_FILES[name]
-    local = name + Path(file).suffix
-    instead = f"pass the path of a file of weights, put {local} into --model-dir, or do without (--model none)"
+    wanted = _HUB_FILES[name]
+    suffix = Path(wanted.file).suffix
+    if suffix in _PICKLES:  # before gigabytes come down that could not be opened
+        check_torch_reads_pickles(f"{name}: {wanted.file} of {wanted.repository}", name)
+    instead = f"pass the path of a file of weights, put {name + suffix} into --model-dir, or do without (--model none)"
     try:
         import huggingface_hub
     except ImportError:
         raise InputError(
             f"{name}: downloading needs huggingface_hub; pip install 'meshwright[hub]', or {instead}"
         ) from None
+    taken = revision or wanted.commit
     try:
         path = huggingface_hub.hf_hub_download(
-            repository,
-            file,
-            revision=revision,
+            wanted.repository,
+            wanted.file,
+            revision=taken,
             cache_dir=os.fspath(model_dir) if model_dir else None,
             tqdm_class=_progress_bar(progress),
         )
     except Exception as error:  # the hub's errors have no common ancestor, nor have those of its transports
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        at = f" at revision {revision}" if revision else ""
+        at = f" at revision {taken}" if taken else ""
         raise InputError(
-            f"{name}: {file} of {repository}{at} cannot be had from the hub ({reason}); {instead}"
+            f"{name}: {wanted.file} of {wanted.repository}{at} cannot be had from the hub ({reason}); {instead}"
         ) from None
+    if wanted.sha256 is not None and taken == wanted.commit:
+        _check_sha256(Path(path), wanted.sha256, progress)
     return Path(path)
+
+
+def _check_sha256(path: Path, expected: str, progress: Progress) -> None:
+    """Compare a file with the hash that is on record: what the cache holds may be half a file or another one."""
+    digest, done, size = hashlib.sha256(), 0, max(path.stat().st_size, 1)
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+            done += len(block)
+            progress("verify", done / size)
+    if digest.hexdigest() != expected:
+        raise InputError(
+            f"{path}: is not the published file (its SHA-256 is {digest.hexdigest()[:12]}..., not {expected[:12]}...);"
+            " delete it and fetch it again, or name a --revision to take another on purpose"
+        )
 
 
 def _progress_bar(progress: Progress) -> type[Any]:

@@ -39,6 +39,20 @@ def is_torch(head: bytes) -> bool:
     return head[:2] in (b"PK", b"\x80\x02")
 
 
+def check_torch_reads_pickles(where: str | os.PathLike[str], what_to_convert: str) -> None:
+    """Refuse to go on where this torch must not open a stranger's pickle; ``where`` begins the error.
+
+    Raises:
+        InputError: torch is too old.
+    """
+    if TorchVersion(torch.__version__) < _SAFE_TORCH:
+        raise InputError(
+            f"{where}: is a pickle, and torch {torch.__version__} has known holes there (CVE-2026-24747); update to"
+            f" torch {_SAFE_TORCH} or newer, or run `meshwright convert {what_to_convert} model.safetensors` where you"
+            " have that"
+        )
+
+
 def read_torch(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of a file of ``torch.save`` by name, those of its ``state_dict`` if it has one, on the CPU.
 
@@ -49,11 +63,7 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         InputError: torch is too old to read strangers' pickles, the file is damaged, or holds more than plain tensors.
     """
     path = Path(path)
-    if TorchVersion(torch.__version__) < _SAFE_TORCH:
-        raise InputError(
-            f"{path}: is a pickle, and torch {torch.__version__} has known holes there (CVE-2026-24747); update to"
-            f" torch 2.10 or newer, or run `meshwright convert {path.name} model.safetensors` where you have that"
-        )
+    check_torch_reads_pickles(path, path.name)
     _check_archive(path)
     _check_pickle(path, _pickle_bytes(path))
     try:
