@@ -1,0 +1,176 @@
+"""A function in a process of its own, with limits: whatever a file does to its reader, it does to that process alone.
+
+Processes are forked off a server that has imported torch and loaded the compiled kernels once (see ``warm.py``), so
+that one costs some ten milliseconds. Memory is limited where the system can (Linux).
+"""
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from meshwright.errors import InputError
+
+_ORPHAN_GRACE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one object may take."""
+
+    seconds: float = 300.0
+    """Seconds after which its process is ended."""
+    memory_mib: int = 4096
+    """MiB of memory beyond what the libraries take."""
+
+    def __post_init__(self) -> None:
+        if self.seconds <= 0 or self.memory_mib < 64:
+            raise InputError("limits must be above 0 seconds and at least 64 MiB")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a process ended. ``kind``: done, input (the file cannot be used), time, memory, killed (by somebody else),
+    crash or bug. ``reason``: one line, empty when done."""
+
+    kind: str
+    reason: str
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+
+
+class Isolated:
+    """``function(*arguments)`` running in a process of its own; both must be picklable."""
+
+    def __init__(self, function: Callable[..., None], arguments: tuple[Any, ...], limits: Limits) -> None:
+        context = _context()
+        self._limits = limits
+        self._answer, answer = context.Pipe(duplex=False)
+        self._started = time.monotonic()
+        self._process = context.Process(  # type: ignore[attr-defined]
+            target=_in_child, args=(function, arguments, limits, answer), daemon=False
+        )
+        self._process.start()
+        answer.close()
+
+    @property
+    def sentinel(self) -> int:
+        """Ready (for `multiprocessing.connection.wait`) when the process has ended."""
+        return int(self._process.sentinel)
+
+    @property
+    def seconds_left(self) -> float:
+        return max(0.0, self._started + self._limits.seconds - time.monotonic())
+
+    @property
+    def is_over(self) -> bool:
+        return self._process.exitcode is not None or self.seconds_left == 0
+
+    def finish(self) -> Outcome:
+        """Wait until the process has ended by itself or its time is over."""
+        self._process.join(self.seconds_left)
+        late = self._process.exitcode is None
+        if late:
+            self.kill()
+        seconds = time.monotonic() - self._started
+        answer = _received(self._answer)
+        self._answer.close()
+        code = self._process.exitcode
+        self._process.close()
+        if answer is not None:
+            return dataclasses.replace(answer, seconds=seconds)
+        if late or (code is not None and -code == getattr(signal, "SIGALRM", None)):
+            return Outcome("time", f"took longer than {self._limits.seconds:g} s", seconds, 0.0, 0.0)
+        if code == -signal.SIGKILL:
+            return Outcome(
+                "killed", "its process was killed (by the system when memory ran out, or by a person)", seconds, 0.0
+            )
+        return Outcome("crash", f"its process ended with code {code}", seconds, 0.0, 0.0)
+
+    def kill(self) -> None:
+        """End the process and what it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError, AttributeError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.join()
+
+
+def run_isolated(function: Callable[..., None], arguments: tuple[Any, ...], limits: Limits) -> Outcome:
+    """Run to the end."""
+    return Isolated(function, arguments, limits).finish()
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["meshwright.curate.warm"])
+    return context
+
+
+def _received(connection: Connection) -> Outcome | None:
+    try:
+        return connection.recv() if connection.poll() else None  # written by our own code, before the file was read
+    except (EOFError, OSError):
+        return None
+
+
+def _in_child(function: Callable[..., None], arguments: tuple[Any, ...], limits: Limits, answer: Connection) -> None:
+    _limit(limits)
+    started = time.monotonic()
+    kind, reason = "done", ""
+    try:
+        function(*arguments)
+    except InputError as error:
+        kind, reason = "input", _one_line(error)
+    except MemoryError:
+        kind, reason = "memory", f"needs more than {limits.memory_mib} MiB"
+    except Exception as error:
+        if isinstance(error, RuntimeError) and "allocate" in str(error):  # how torch says it
+            kind, reason = "memory", f"needs more than {limits.memory_mib} MiB"
+        else:
+            kind, reason = "bug", f"{type(error).__name__}: {_one_line(error)}"
+            traceback.print_exc()
+    answer.send(Outcome(kind, reason, time.monotonic() - started, time.process_time(), _peak_mib()))
+    answer.close()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]
+
+
+def _limit(limits: Limits) -> None:
+    if hasattr(os, "setsid"):
+        os.setsid()  # so that ending this process can end what it starts (Blender)
+    if hasattr(signal, "setitimer"):
+        # Should whoever watches be killed first, the process still ends.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, limits.seconds + _ORPHAN_GRACE_S)
+    if sys.platform == "linux":
+        import resource
+
+        with open("/proc/self/statm", encoding="ascii") as file:
+            mapped = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        most = mapped + (limits.memory_mib << 20)
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _peak_mib() -> float:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)

@@ -1,0 +1,271 @@
+"""Rendering a folder of objects: workers, limits, resuming.
+
+DATASET/dataset.json    the options it was rendered with; another run must have the same
+DATASET/objects/NAME/   see ``object_files``; appears whole or not at all
+DATASET/failed/NAME.json  why an object could not be rendered; it is not tried again unless asked for
+DATASET/manifest.json   all of these in one list, written when nothing is left to do
+DATASET/run.jsonl       seconds and memory of each object, in the order they ended
+
+All but the last hold nothing that depends on time, order or machine, so a run that was killed and resumed ends with
+the same bytes as one that was not: `dataset_digest`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import multiprocessing.connection
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from meshwright.curate.inputs import ObjectFile, find_objects
+from meshwright.curate.isolate import Isolated, Limits, Outcome
+from meshwright.curate.object_files import ObjectRecord, object_files
+from meshwright.curate.render import MESH_SUFFIXES, DrawOptions, Renderer, render_builtin
+from meshwright.curate.view_sets import ViewOptions
+from meshwright.errors import InputError
+from meshwright.files import atomic_directory, atomic_path
+from meshwright.progress import Progress, silent
+
+RendererName = Literal["builtin"]
+
+_FORMAT = "meshwright-rendered-objects"
+_VERSION = 1
+_MOST_TRIES = 3  # of an object whose process somebody else killed
+
+
+@dataclass(frozen=True)
+class CurateRenderOptions:
+    """Options of `meshwright curate render`."""
+
+    objects: tuple[Path, ...]
+    """Files or folders of GLB, glTF, OBJ, PLY or STL, or a manifest of `meshwright curate select`."""
+    out: Path
+    """Folder of the data set; a run that was stopped goes on there."""
+    views: ViewOptions = field(default_factory=ViewOptions)
+    draw: DrawOptions = field(default_factory=DrawOptions)
+    limits: Limits = field(default_factory=Limits)
+    renderer: RendererName = "builtin"
+    """What draws: the package's own rasteriser."""
+    seed: int = 0
+    """Random views depend on it and on the object's content alone."""
+    workers: int = 0
+    """Objects drawn side by side; 0: one for each processor."""
+    retry_failed: bool = False
+    """Try objects again that failed in an earlier run."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise InputError(f"{self.workers} workers cannot work; use 1 or more, or 0 for one each processor")
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run of `render_objects` did. ``failures``: reasons and how often, over the whole data set."""
+
+    rendered: int
+    already_there: int
+    failed: int
+    failures: dict[str, int]
+    seconds: float
+    bytes_written: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that is needed to render one object, anywhere."""
+
+    item: ObjectFile
+    dataset: Path
+    views: ViewOptions
+    draw: DrawOptions
+    renderer: RendererName
+    seed: int
+
+
+def render_objects(options: CurateRenderOptions, progress: Progress = silent) -> RunSummary:
+    """Render every object that is not there yet.
+
+    Raises:
+        InputError: no objects, or ``options.out`` holds a data set of other options.
+    """
+    started = time.monotonic()
+    jobs, there = prepare(options)
+    workers = options.workers or os.cpu_count() or 1
+    for job, outcome in run_jobs(jobs, workers, options.limits, progress):
+        note_outcome(job, outcome)
+    return finish(options, jobs, there, started)
+
+
+def prepare(options: CurateRenderOptions) -> tuple[list[Job], int]:
+    """Make or check the data set's folder; the objects that are left to do, and how many are there already."""
+    found = find_objects(options.objects, MESH_SUFFIXES)
+    dataset = options.out.absolute()
+    settings = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "views": dataclasses.asdict(options.views),
+        "draw": dataclasses.asdict(options.draw),
+        "renderer": options.renderer,
+        "seed": options.seed,
+    }
+    text = json.dumps(settings, indent=1) + "\n"
+    stated = dataset / "dataset.json"
+    if stated.is_file():
+        if stated.read_text(encoding="utf-8") != text:
+            raise InputError(f"{options.out}: was rendered with other options (see {stated}); choose another --out")
+    else:
+        if dataset.is_dir() and any(dataset.iterdir()):
+            raise InputError(f"{options.out}: holds other files and no data set; choose another --out")
+        try:
+            (dataset / "objects").mkdir(parents=True)
+            (dataset / "failed").mkdir()
+        except OSError as error:
+            raise InputError(
+                f"{options.out}: cannot be made ({(error.strerror or '').lower()}); choose another"
+            ) from None
+        with atomic_path(stated) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    for folder in ("objects", "failed"):
+        (dataset / folder).mkdir(exist_ok=True)
+        for leftover in (dataset / folder).glob(".*"):  # of a run that was killed
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    if options.retry_failed:
+        for record in (dataset / "failed").glob("*.json"):
+            record.unlink()
+    done = {path.name for path in (dataset / "objects").iterdir()}
+    done |= {path.stem for path in (dataset / "failed").glob("*.json")}
+    jobs = [
+        Job(item, dataset, options.views, options.draw, options.renderer, options.seed)
+        for item in found
+        if item.name not in done
+    ]
+    return jobs, len(found) - len(jobs)
+
+
+def render_job(job: Job) -> None:
+    """Render one object into its folder.
+
+    Raises:
+        InputError: its file cannot be used.
+    """
+    item = job.item
+    try:
+        sha256 = hashlib.sha256(item.path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{item.path}: cannot be read ({(error.strerror or '').lower()}); check it") from None
+    # The content decides on the views, not the name or the order: a set that grows or moves keeps its pictures.
+    generator = np.random.default_rng([job.seed, int(sha256[:16], 16)])
+    cameras = job.views.cameras(generator)
+    draw: Renderer = {"builtin": render_builtin}[job.renderer]
+    drawn = draw(item.name, item.path, cameras, job.draw, int(generator.integers(1 << 31)))
+    record = ObjectRecord(
+        name=item.name,
+        source_file=item.path.name,
+        sha256=sha256,
+        views=len(cameras),
+        size_px=job.draw.size_px,
+        view_set=job.views.view_set,
+        seed=job.seed,
+        renderer=drawn.renderer,
+        lighting=job.draw.lighting,
+        normalization=drawn.normalization,
+        bounds=drawn.bounds,
+        faces=drawn.faces,
+        split=item.split,
+        source=item.source,
+        licence=item.licence,
+        credit=item.credit,
+        warnings=drawn.warnings,
+    )
+    with atomic_directory(job.dataset / "objects" / item.name) as folder:
+        for name, data in object_files(drawn.rendered, record).items():
+            (folder / name).write_bytes(data)
+
+
+def run_jobs(
+    jobs: Iterable[Job], workers: int, limits: Limits, progress: Progress = silent
+) -> Iterator[tuple[Job, Outcome]]:
+    """Render ``workers`` objects at a time, each in a process of its own, and say how each ended, in the order they do.
+
+    An object whose process was killed from outside is tried again.
+    """
+    waiting = [(job, 1) for job in jobs][::-1]
+    total, ended = len(waiting), 0
+    running: dict[Isolated, tuple[Job, int]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                job, attempt = waiting.pop()
+                running[Isolated(render_job, (job,), limits)] = (job, attempt)
+            multiprocessing.connection.wait(
+                [process.sentinel for process in running], min(process.seconds_left for process in running)
+            )
+            for process in [process for process in running if process.is_over]:
+                job, attempt = running.pop(process)
+                outcome = process.finish()
+                if outcome.kind == "killed" and attempt < _MOST_TRIES:
+                    waiting.append((job, attempt + 1))
+                    continue
+                ended += 1
+                progress("render", ended / total, f"{job.item.name}: {outcome.reason or 'done'}")
+                yield job, outcome
+    finally:
+        for process in running:
+            process.kill()
+
+
+def note_outcome(job: Job, outcome: Outcome) -> None:
+    """Write down why an object failed, and what it took."""
+    name = job.item.name
+    for leftover in (job.dataset / "objects").glob(f".{name}-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    if outcome.kind != "done":
+        failure = {"name": name, "source_file": job.item.path.name, "kind": outcome.kind, "reason": outcome.reason}
+        with atomic_path(job.dataset / "failed" / f"{name}.json") as temporary:
+            temporary.write_text(json.dumps(failure, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    line = {"name": name, **dataclasses.asdict(outcome), "at": round(time.time(), 1)}
+    with (job.dataset / "run.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def finish(options: CurateRenderOptions, jobs: list[Job], there: int, started: float) -> RunSummary:
+    """Write the manifest and count."""
+    dataset = options.out.absolute()
+    entries: list[dict[str, Any]] = []
+    for folder in sorted((dataset / "objects").iterdir()):
+        record = ObjectRecord.from_json((folder / "object.json").read_bytes(), folder / "object.json")
+        entries.append({key: getattr(record, key) for key in _MANIFEST_KEYS})
+    failures = [json.loads(path.read_bytes()) for path in sorted((dataset / "failed").glob("*.json"))]
+    with atomic_path(dataset / "manifest.json") as temporary:
+        text = json.dumps({"objects": entries, "failed": failures}, indent=1, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+    rendered = [job.item.name for job in jobs if (dataset / "objects" / job.item.name).is_dir()]
+    size = sum(file.stat().st_size for name in rendered for file in (dataset / "objects" / name).iterdir())
+    kinds = Counter(f"{failure['kind']}: {_without_name(failure)}" for failure in failures)
+    return RunSummary(len(rendered), there, len(jobs) - len(rendered), dict(kinds), time.monotonic() - started, size)
+
+
+_MANIFEST_KEYS = ("name", "split", "source", "licence", "credit", "source_file", "sha256", "views", "size_px", "faces")
+
+
+def _without_name(failure: dict[str, str]) -> str:
+    """The reason without the file it speaks of, so that equal reasons can be counted."""
+    _, found, rest = failure["reason"].partition(f"{failure['source_file']}: ")
+    return rest if found else failure["reason"]
+
+
+def dataset_digest(dataset: Path) -> str:
+    """SHA-256 over the names and contents of all files of a data set but its log."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in dataset.rglob("*") if path.is_file() and path.name != "run.jsonl"):
+        digest.update(path.relative_to(dataset).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
