@@ -5,17 +5,30 @@ layout or in the published ones, and `batches` draws augmented training batches 
 """
 
 from meshwright.curate.dataset import Batch, ObjectSource, SampleOptions, Samples, batches
+from meshwright.curate.isolate import Limits
 from meshwright.curate.layouts import RenderedFolder, open_dataset
 from meshwright.curate.object_files import ObjectRecord, RenderedObject
+from meshwright.curate.render import DrawOptions, draw
+from meshwright.curate.run import CurateRenderOptions, RunSummary, dataset_digest, render_objects
+from meshwright.curate.view_sets import VIEW_SETS, ViewOptions
 
 __all__ = [
+    "VIEW_SETS",
     "Batch",
+    "CurateRenderOptions",
+    "DrawOptions",
+    "Limits",
     "ObjectRecord",
     "ObjectSource",
     "RenderedFolder",
     "RenderedObject",
+    "RunSummary",
     "SampleOptions",
     "Samples",
+    "ViewOptions",
     "batches",
+    "dataset_digest",
+    "draw",
     "open_dataset",
+    "render_objects",
 ]

@@ -6,6 +6,7 @@ that one costs some ten milliseconds. Memory is limited where the system can (Li
 
 import contextlib
 import dataclasses
+import errno
 import multiprocessing
 import os
 import signal
@@ -39,7 +40,7 @@ class Limits:
 @dataclass(frozen=True)
 class Outcome:
     """How a process ended. ``kind``: done, input (the file cannot be used), time, memory, killed (by somebody else),
-    crash or bug. ``reason``: one line, empty when done."""
+    crash, bug, or system (the disk is full, say: no fault of the file's). ``reason``: one line, empty when done."""
 
     kind: str
     reason: str
@@ -91,9 +92,8 @@ class Isolated:
         if late or (code is not None and -code == getattr(signal, "SIGALRM", None)):
             return Outcome("time", f"took longer than {self._limits.seconds:g} s", seconds, 0.0, 0.0)
         if code == -signal.SIGKILL:
-            return Outcome(
-                "killed", "its process was killed (by the system when memory ran out, or by a person)", seconds, 0.0
-            )
+            reason = "its process was killed (by the system when memory ran out, or by a person)"
+            return Outcome("killed", reason, seconds, 0.0, 0.0)
         return Outcome("crash", f"its process ended with code {code}", seconds, 0.0, 0.0)
 
     def kill(self) -> None:
@@ -132,16 +132,24 @@ def _in_child(function: Callable[..., None], arguments: tuple[Any, ...], limits:
         function(*arguments)
     except InputError as error:
         kind, reason = "input", _one_line(error)
-    except MemoryError:
-        kind, reason = "memory", f"needs more than {limits.memory_mib} MiB"
     except Exception as error:
-        if isinstance(error, RuntimeError) and "allocate" in str(error):  # how torch says it
+        if _is_out_of_memory(error):
             kind, reason = "memory", f"needs more than {limits.memory_mib} MiB"
+        elif isinstance(error, OSError):
+            kind, reason = "system", _one_line(error)
         else:
             kind, reason = "bug", f"{type(error).__name__}: {_one_line(error)}"
             traceback.print_exc()
     answer.send(Outcome(kind, reason, time.monotonic() - started, time.process_time(), _peak_mib()))
     answer.close()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python, the system, torch and threading each say it in their own words."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    words = ("allocate", "can't start new thread")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
 
 
 def _one_line(error: Exception) -> str:

@@ -6,6 +6,7 @@ looks towards the camera, whichever way the triangle was wound. Colours are mean
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +14,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-import meshwright
 from meshwright.cameras import Cameras
 from meshwright.curate.normalize import Fit, normalization_of, normalized
 from meshwright.curate.object_files import Normalization, RenderedObject
@@ -79,7 +79,7 @@ def render_builtin(name: str, path: Path, cameras: Cameras, options: DrawOptions
         normalization,
         (_point(used.amin(0)), _point(used.amax(0))),
         len(mesh.faces),
-        f"meshwright {meshwright.__version__}",
+        f"meshwright {metadata.version('meshwright')}",
         warnings + framing_warnings(rendered),
     )
 

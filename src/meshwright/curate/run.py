@@ -15,10 +15,11 @@ import hashlib
 import json
 import multiprocessing.connection
 import os
+import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,7 @@ from meshwright.curate.object_files import ObjectRecord, object_files
 from meshwright.curate.render import MESH_SUFFIXES, DrawOptions, Renderer, render_builtin
 from meshwright.curate.view_sets import ViewOptions
 from meshwright.errors import InputError
-from meshwright.files import atomic_directory, atomic_path
+from meshwright.files import atomic_path
 from meshwright.progress import Progress, silent
 
 RendererName = Literal["builtin"]
@@ -185,9 +186,26 @@ def render_job(job: Job) -> None:
         credit=item.credit,
         warnings=drawn.warnings,
     )
-    with atomic_directory(job.dataset / "objects" / item.name) as folder:
-        for name, data in object_files(drawn.rendered, record).items():
-            (folder / name).write_bytes(data)
+    publish(object_files(drawn.rendered, record), job.dataset / "objects" / item.name)
+
+
+def publish(files: Mapping[str, bytes], folder: Path) -> None:
+    """Make ``folder`` with these files, whole or not at all; where somebody else has made it before, leave theirs.
+
+    A rename of a folder beside it, not `meshwright.files.atomic_directory`: that fills a folder which exists already,
+    and a run that resumes takes an existing one for done.
+    """
+    temporary = folder.parent / f".{folder.name}-{secrets.token_hex(6)}"
+    temporary.mkdir()
+    try:
+        for name, data in files.items():
+            (temporary / name).write_bytes(data)
+        temporary.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def run_jobs(
@@ -214,6 +232,8 @@ def run_jobs(
                 if outcome.kind == "killed" and attempt < _MOST_TRIES:
                     waiting.append((job, attempt + 1))
                     continue
+                if outcome.kind == "system":
+                    raise InputError(f"{job.dataset}: cannot go on ({outcome.reason}); mend that and run it again")
                 ended += 1
                 progress("render", ended / total, f"{job.item.name}: {outcome.reason or 'done'}")
                 yield job, outcome
