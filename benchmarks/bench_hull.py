@@ -16,7 +16,7 @@ from benchmarks.measure import measure
 from benchmarks.scans import load_scan, render_scan_views
 from meshwright.color import color_vertices
 from meshwright.device import resolve_device
-from meshwright.shape.hull.hull import outline_distances_px, visual_hull
+from meshwright.shape import outline_distances_px, visual_hull
 
 
 def main() -> None:

@@ -31,8 +31,7 @@ from meshwright.capture.orbit import estimate_orbit, estimate_path
 from meshwright.evaluate import psnr, silhouette_iou
 from meshwright.mesh import Mesh
 from meshwright.raster import render
-from meshwright.shape.hull.hull import hull_mesh
-from meshwright.shape.refine import refine
+from meshwright.shape import refine, visual_hull
 from meshwright.views import Views
 
 
@@ -49,7 +48,7 @@ class Attempt:
 def attempts(clip: Views, kept: list[int], withheld: list[int], level: Literal["fast", "full"]) -> Iterator[Attempt]:
     views, cameras = clip[kept], clip.cameras[withheld]
     began = perf_counter()
-    hull = hull_mesh(views)
+    hull = visual_hull(views).mesh()
     yield Attempt("hull", colored(hull, views), cameras, perf_counter() - began)
     for name, refine_cameras in (("refined", False), ("refined with cameras", True)):
         began = perf_counter()

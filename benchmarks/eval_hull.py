@@ -29,7 +29,7 @@ from meshwright.cameras import Cameras
 from meshwright.color import color_vertices
 from meshwright.mesh import Mesh
 from meshwright.raster import render
-from meshwright.shape.hull.hull import VisualHull, visual_hull
+from meshwright.shape import VisualHull, visual_hull
 from meshwright.views import Views
 
 SIZE_PX = 512

@@ -40,8 +40,7 @@ from meshwright.evaluate import SurfaceSamples, compare_shapes, psnr, silhouette
 from meshwright.files import atomic_path
 from meshwright.mesh import Mesh
 from meshwright.raster import render
-from meshwright.shape.hull.hull import hull_mesh
-from meshwright.shape.refine import refine
+from meshwright.shape import refine, visual_hull
 from meshwright.views import Views
 
 SIZE_PX = 512
@@ -153,7 +152,7 @@ def evaluate_into(folder: Path, path: Path, rig: str, level: Level) -> None:
 def evaluate(path: Path, name: str, rig: str, level: Level) -> tuple[Outcome, Image.Image]:
     scan = load_scan(path)
     views = replace(render_scan_views(scan, RIGS[rig], SIZE_PX), depth_z=None)
-    hull, hull_s = timed(lambda: hull_mesh(views))
+    hull, hull_s = timed(lambda: visual_hull(views).mesh())
     refined, refine_s = timed(lambda: refine(hull, views, level=level))
     mesh, texture_s = timed(lambda: bake_texture(refined.mesh, refined.views, texture_size_px=TEXTURE_PX))
 

@@ -33,12 +33,10 @@ from torch.nn.functional import interpolate
 from benchmarks.scans import colored, load_scan, render_scan_views
 from meshwright.cameras import Cameras
 from meshwright.evaluate import SurfaceSamples, compare_shapes, psnr, silhouette_iou
-from meshwright.losses import mesh_area, normal_roughness, silhouette_error
+from meshwright.losses import mesh_area, normal_roughness, sdf_entropy, silhouette_error
 from meshwright.mesh import Mesh
 from meshwright.raster import rasterize, render
-from meshwright.shape.flexicubes import close_border, extract, grid_axes, sdf_entropy, surface_cubes
-from meshwright.shape.hull.hull import hull_mesh, visual_hull
-from meshwright.shape.refine import refine
+from meshwright.shape import extract, grid_axes, refine, surface_cubes, visual_hull
 from meshwright.shape.refine.pyramid import Pictures
 from meshwright.shape.refine.scene import Sight, Topology, compare, look, nearest_views, photo_error
 from meshwright.views import Views
@@ -109,7 +107,9 @@ class GridShape:
         total = self._start
         for correction in self.corrections:
             total = total + finer(correction, self._start.shape)
-        return close_border(total)
+        border = torch.ones_like(total, dtype=torch.bool)
+        border[1:-1, 1:-1, 1:-1] = False
+        return torch.where(border, total.abs(), total)  # outside at the border: the surface ends in the grid
 
     def surface(self, training: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Vertices, faces, mean L_dev in cells and the entropy of the field's signs."""
@@ -118,7 +118,7 @@ class GridShape:
         positions = surface.positions(self._axes) + REACH * self.cell_size * self.offsets[surface.points].tanh()
         beta, alpha, gamma = (weight[surface.cubes] for weight in (self.beta, self.alpha, self.gamma))
         vertices, faces, deviation = extract(surface, positions, beta, alpha, gamma, training)
-        return vertices, faces, deviation.mean() / self.cell_size, sdf_entropy(field, self._resolution)
+        return vertices, faces, deviation.mean() / self.cell_size, sdf_entropy(field)
 
     @torch.no_grad()
     def mesh(self) -> Mesh:
@@ -262,7 +262,7 @@ def main() -> None:
 
 def routes(views: Views, recipe: Recipe) -> Iterator[tuple[str, Mesh, float]]:
     """Each with the seconds from the pictures on."""
-    hull, hull_s = timed(lambda: hull_mesh(views))
+    hull, hull_s = timed(lambda: visual_hull(views).mesh())
     yield "hull", hull, hull_s
     on_mesh, mesh_s = timed(lambda: refine(hull, views).mesh)
     yield "mesh", on_mesh, hull_s + mesh_s

@@ -12,7 +12,7 @@ from meshwright import Cameras, Mesh, Views
 from meshwright.color import bake_texture, color_vertices
 from meshwright.color.atlas import unwrap
 from meshwright.raster import render, sample_texture
-from meshwright.shape.flexicubes import grid, marching_cubes
+from meshwright.shape import grid, marching_cubes
 from meshwright.shape.simplify import decimate
 
 SIZE_PX, TEXTURE_PX = 128, 512

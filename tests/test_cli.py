@@ -19,7 +19,7 @@ from meshwright import Cameras, Mesh, load_views, reconstruct
 from meshwright.cli import main
 from meshwright.mesh_files import load_mesh
 from meshwright.raster import render
-from meshwright.shape.flexicubes import grid, marching_cubes
+from meshwright.shape import grid, marching_cubes
 
 SMALL = ("--resolution", 48, "--texture-size", 256)
 QUICK = ("--resolution", 32, "--refine", "off", "--vertex-colors")

@@ -12,14 +12,9 @@ from hypothesis import strategies as st
 from meshwright.cameras import Cameras
 from meshwright.errors import InputError
 from meshwright.raster import rasterize
-from meshwright.shape.hull.hull import (
-    Silhouettes,
-    VisualHull,
-    _outline_segments,
-    hull_mesh,
-    outline_distances_px,
-    visual_hull,
-)
+from meshwright.shape import VisualHull, outline_distances_px, visual_hull
+from meshwright.shape.hull.cones import Silhouettes
+from meshwright.shape.hull.outlines import _outline_segments
 from meshwright.views import Views
 
 RADIUS = 0.7
@@ -240,7 +235,7 @@ def test_objects_of_any_size_and_place_get_the_same_hull(scale, offset):
     T = views.cameras.T_world_camera.clone()
     T[:, :3, 3] = T[:, :3, 3] * scale + torch.tensor(offset)
     moved = dataclasses.replace(views, cameras=Cameras(T, views.cameras.intrinsics))
-    mesh, twin = hull_mesh(moved, resolution=48), hull_mesh(views, resolution=48)
+    mesh, twin = visual_hull(moved, resolution=48).mesh(), visual_hull(views, resolution=48).mesh()
     assert mesh.is_watertight()
     assert float(mesh.volume()) / scale**3 == pytest.approx(float(twin.volume()), rel=0.003)
     torch.testing.assert_close(
@@ -258,7 +253,7 @@ def test_the_same_views_give_the_same_hull():
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_few_views_give_a_closed_shape_that_fills_their_silhouettes(count):
     views = ball_views(ring(count))
-    mesh = hull_mesh(views, resolution=64)
+    mesh = visual_hull(views, resolution=64).mesh()
     assert mesh.is_watertight()
     assert silhouette_iou(mesh, views).min() > 0.97
     assert mesh.vertices.abs().max() <= 1.05

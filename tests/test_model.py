@@ -177,7 +177,7 @@ def test_an_object_without_a_surface_becomes_the_published_box(shift, prefix):
     assert planes.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("method", ["flexicubes", "marching_cubes"])
+@pytest.mark.parametrize("method", ["flexicubes", "marching-cubes"])
 @pytest.mark.parametrize("centre", [(0.3, -0.2, 0.1), (-0.25, 0.1, 0.4)])
 def test_a_ball_is_found_where_it_lies_in_the_world(method, centre):
     config = ModelConfig(**{**vars(small_config("mesh")), "grid_res": 32, "triplane_low_res": 32})

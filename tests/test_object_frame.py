@@ -107,6 +107,8 @@ def test_a_silhouette_that_is_wrong_or_empty_does_not_move_the_frame_of_good_cam
     views.alpha[2] = 0
     views.alpha[4] = 1
     assert ObjectFrame.of(views).is_identity
+    views.alpha[:] = 0
+    assert ObjectFrame.of(views).is_identity
 
 
 def test_one_view_without_depth_has_the_object_beside_the_origin_and_depth_says_better():

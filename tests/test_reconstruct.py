@@ -16,7 +16,7 @@ from meshwright.mesh_files import load_mesh
 from meshwright.model import InstantNeRF
 from meshwright.raster import sample_texture
 from meshwright.reconstruct import StartShape, finish, model_shape
-from meshwright.shape.flexicubes import grid, marching_cubes
+from meshwright.shape import grid, marching_cubes
 from meshwright.shape.refine import Refined
 from meshwright.weights import save_model
 from small_models import golden, small_mesh, small_nerf

@@ -14,8 +14,7 @@ from meshwright.errors import InputError
 from meshwright.evaluate import ShapeScores, SurfaceSamples, compare_shapes
 from meshwright.mesh import subdivide
 from meshwright.raster import render
-from meshwright.shape.flexicubes import grid, marching_cubes
-from meshwright.shape.hull.hull import hull_mesh
+from meshwright.shape import grid, marching_cubes, visual_hull
 from meshwright.shape.refine import Refined, fit, refine
 from meshwright.shape.refine.smoother import Smoother
 from meshwright.shape.remesh import edge_length_for, remesh
@@ -103,7 +102,7 @@ def test_a_shape_comes_back_closed_with_its_genus_and_nearer_to_the_truth_than_i
     field, genus = SHAPES[name]
     truth = solid(field)
     views = photographed(truth, rig(12))
-    hull = hull_mesh(views, resolution=48)
+    hull = visual_hull(views, resolution=48).mesh()
     refined = refine(hull, views).mesh
     assert hull.genus() == genus
     assert refined.is_watertight()
@@ -119,7 +118,7 @@ def test_a_shape_comes_back_closed_with_its_genus_and_nearer_to_the_truth_than_i
 def test_the_hollow_of_a_bowl_that_no_silhouette_shows_comes_out(shown_by, times_nearer):
     truth = solid(bowl)
     views = photographed(truth, rig(8, lowest_deg=20.0, highest_deg=80.0), with_depth=shown_by == "depth")
-    hull = hull_mesh(views, resolution=48)
+    hull = visual_hull(views, resolution=48).mesh()
     if shown_by != "colours":
         views = dataclasses.replace(views, images=1 - 0.5 * views.alpha.expand(-1, 3, -1, -1))  # one grey
     if shown_by == "normals":
@@ -141,7 +140,7 @@ def test_one_wrong_frame_among_many_is_found_and_leaves_no_scar():
     images[5], alpha[5] = wrong.images[0], wrong.alpha[0]
     spoilt = dataclasses.replace(views, images=images, alpha=alpha)
     others = [i for i in range(14) if i != 5]
-    hull = hull_mesh(views[others], resolution=48)
+    hull = visual_hull(views[others], resolution=48).mesh()
     without, refined = refine(hull, views[others]), refine(hull, spoilt)
     assert refined.view_trust[5] < 0.1
     assert refined.view_trust[others].min() > 0.5
@@ -179,7 +178,7 @@ def test_small_errors_of_cameras_are_put_right_when_asked():
     truth = solid(cube)
     views = photographed(truth, rig(14, highest_deg=60.0), size_px=96)
     given = dataclasses.replace(views, cameras=shaken(views.cameras, 1.0, seed=0))
-    hull = hull_mesh(given, resolution=48)
+    hull = visual_hull(given, resolution=48).mesh()
     refined = refine(hull, given, refine_cameras=True)
     wanted = shape_from_views(views)
     before = (shape_from_views(given) - wanted).square().mean().sqrt()
@@ -189,7 +188,7 @@ def test_small_errors_of_cameras_are_put_right_when_asked():
 
 def test_cameras_stay_as_they_are_to_the_bit_when_not_asked(hasty):
     views = photographed(solid(cube), rig(6))
-    refined = refine(hull_mesh(views, resolution=24), views)
+    refined = refine(visual_hull(views, resolution=24).mesh(), views)
     assert torch.equal(refined.views.cameras.T_world_camera, views.cameras.T_world_camera)
     assert torch.equal(refined.views.cameras.intrinsics, views.cameras.intrinsics)
 
@@ -199,7 +198,7 @@ def test_cameras_stay_as_they_are_to_the_bit_when_not_asked(hasty):
 
 def test_the_same_seed_gives_the_same_bits_and_leaves_the_random_numbers_of_others_alone(hasty):
     views = photographed(solid(torus), rig(8))
-    hull = hull_mesh(views, resolution=24)
+    hull = visual_hull(views, resolution=24).mesh()
     state = torch.random.get_rng_state()
     first, second = refine(hull, views, refine_cameras=True, seed=3), refine(hull, views, refine_cameras=True, seed=3)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -253,7 +252,7 @@ def several_parts() -> tuple[Mesh, Views]:
         return torch.minimum((p - apart).norm(dim=1), (p + apart).norm(dim=1)) - 0.3
 
     views = photographed(solid(field), rig(6))
-    return hull_mesh(views, resolution=24), views
+    return visual_hull(views, resolution=24).mesh(), views
 
 
 def open_border() -> tuple[Mesh, Views]:
@@ -290,7 +289,7 @@ def test_what_comes_back_is_as_good_as_it_is_said_to_be(hasty):
 
 def test_a_time_budget_ends_the_work_and_the_best_so_far_comes_back(hasty, monkeypatch):
     views = photographed(solid(cube), rig(6))
-    hull = hull_mesh(views, resolution=24)
+    hull = visual_hull(views, resolution=24).mesh()
     ticks = iter(range(1_000_000))
     monkeypatch.setattr(fit, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))  # a second a look
     shares: list[float] = []

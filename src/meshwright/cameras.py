@@ -99,6 +99,12 @@ class Cameras:
         repeated = points.expand(len(self), -1, -1)
         return torch.baddbmm(P_picture_world[:, None, :, 3], repeated, P_picture_world[:, :, :3].mT)
 
+    def unproject(self, uv: Float[Tensor, "views points 2"]) -> Float[Tensor, "views points 3"]:
+        """World vectors from each camera to where its picture coordinates ``uv`` lie at ``depth_z`` 1."""
+        fx, fy, cx, cy = (value[:, None] for value in self.intrinsics.unbind(1))
+        d_camera = torch.stack([(uv[..., 0] - cx) / fx, (cy - uv[..., 1]) / fy, -torch.ones_like(uv[..., 0])], dim=2)
+        return d_camera @ self.T_world_camera[:, :3, :3].mT
+
     def rays(self, height: int, width: int) -> Rays:
         """World rays through all pixel centres, shape (views, height, width, 3)."""
         like = self.intrinsics

@@ -14,10 +14,8 @@ from meshwright.images import resize
 from meshwright.mesh import Mesh
 from meshwright.model import InstantMesh, InstantNeRF
 from meshwright.progress import Progress, silent
-from meshwright.shape.hull.hull import visual_hull
-from meshwright.shape.refine import Refined
-from meshwright.shape.refine import refine as refine_shape
-from meshwright.shape.simplify import decimate
+from meshwright.shape import Refined, decimate, visual_hull
+from meshwright.shape import refine as refine_shape
 from meshwright.views import Views
 
 _MODEL_PICTURE_PX = 320  # the size the published weights were trained on
@@ -177,8 +175,7 @@ def model_shape(
     triplane = model.planes(images[None], embedding[None], progress)
     progress("mesh", 0.0)
     if isinstance(model, InstantMesh):
-        method: Literal["flexicubes", "marching_cubes"] = "flexicubes" if surface == "flexicubes" else "marching_cubes"
-        (mesh,) = model.extract_mesh(triplane, method)
+        (mesh,) = model.extract_mesh(triplane, surface)
     else:
         (mesh,) = model.extract_mesh(triplane)
     if len(mesh.faces) == 0:

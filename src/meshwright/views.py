@@ -193,9 +193,8 @@ def _frame_of_silhouettes(views: Views, cameras: Cameras) -> ObjectFrame | None:
         first, last = used.argmax(1), count - used.flip(1).argmax(1)
         middles.append((first + last) / 2 / count)
         half_sizes.append((last - first) / 2 / count)
-    fx, fy, cx, cy = cameras.intrinsics[useful].unbind(1)
-    d_camera = torch.stack([(middles[0] - cx) / fx, (cy - middles[1]) / fy, -torch.ones_like(fx)], dim=1)
-    directions = (cameras.T_world_camera[useful, :3, :3] @ d_camera[:, :, None])[:, :, 0]
+    fx, fy = cameras.intrinsics[useful, :2].unbind(1)
+    directions = cameras[useful].unproject(torch.stack(middles, dim=1)[:, None])[:, 0]
     center = _meeting_point(cameras.positions[useful], directions)
     if center is None:
         return None
@@ -206,6 +205,8 @@ def _frame_of_silhouettes(views: Views, cameras: Cameras) -> ObjectFrame | None:
 
 def _meeting_point(origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]) -> Float[Tensor, "3"] | None:
     """The point nearest to the rays, midway where they run along each other; None if it is not ahead of most."""
+    if len(origins) == 0:
+        return None
     d = normalize(directions, dim=1)
     across = torch.eye(3).to(d) - d[:, :, None] * d[:, None, :]  # projects onto the plane across each ray
     middle = origins.mean(0)

@@ -15,7 +15,7 @@ from torch import Tensor
 from meshwright.cameras import Cameras
 from meshwright.descent import Adam
 from meshwright.progress import Progress, silent
-from meshwright.shape.hull.hull import outline_distances_px
+from meshwright.shape import outline_distances_px
 from meshwright.views import Views
 
 _SIDE_PX = 96  # pictures are looked at in this size

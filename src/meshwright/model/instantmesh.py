@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from meshwright.losses import sdf_entropy
 from meshwright.mesh import Mesh
 from meshwright.model.config import ModelConfig
 from meshwright.model.encoder import CameraViT
@@ -19,7 +20,7 @@ from meshwright.model.field import Axes, MeshDecoder, MeshFields, RadianceDecode
 from meshwright.model.triplane import Triplane, TriplaneTransformer
 from meshwright.model.volume import RadianceField, density_from_raw
 from meshwright.progress import Progress, silent
-from meshwright.shape.flexicubes import extract, grid_axes, marching_cubes, repair_empty, sdf_entropy, surface_cubes
+from meshwright.shape import extract, grid_axes, grid_index, marching_cubes, repair_empty, surface_cubes
 
 _CUBE_WEIGHT_FACTOR = 0.1  # of the weight head's output
 _DEFORMATION_DIVISOR = 4.0  # grid points move by at most this part of 1 / grid_res world units
@@ -113,7 +114,7 @@ class Geometry:
     """Meshes of a batch for training (without colours) and the numbers that keep their fields well-behaved.
 
     ``reg_empty``: mean |sdf| of each object that had no surface, else 0. ``reg_surface``: mean of FlexiCubes' L_dev.
-    ``reg_weight``: mean square of the raw cube weights. ``sdf_entropy``: see `meshwright.shape.flexicubes.sdf_entropy`.
+    ``reg_weight``: mean square of the raw cube weights. ``sdf_entropy``: see `meshwright.losses.sdf_entropy`.
     """
 
     meshes: list[Mesh]
@@ -155,16 +156,16 @@ class InstantMesh(_Reconstructor):
             reg_empty,
             reg_surface=deviation.sum() / max(len(deviation), 1),
             reg_weight=squares.mean() * _CUBE_WEIGHT_FACTOR**2,
-            sdf_entropy=sdf_entropy(sdf, self.config.grid_res),
+            sdf_entropy=sdf_entropy(sdf.unflatten(1, (self.config.grid_res + 1,) * 3)),
         )
 
     @torch.no_grad()
     def extract_mesh(
-        self, triplane: Triplane, method: Literal["flexicubes", "marching_cubes"] = "flexicubes"
+        self, triplane: Triplane, method: Literal["flexicubes", "marching-cubes"] = "flexicubes"
     ) -> list[Mesh]:
         """Coloured meshes, one an object; a field without a surface becomes the box of the grid, as published.
 
-        ``marching_cubes`` takes the sdf alone, without deformation and weights: plainer, and open at the grid's border.
+        ``marching-cubes`` takes the sdf alone, without deformation and weights: plainer, and open at the grid's border.
         """
         fields, sdf, empty, _ = self._fields(triplane)
         meshes = []
@@ -197,19 +198,16 @@ class InstantMesh(_Reconstructor):
         """Mesh of one object, and L_dev. Deformation and weights are evaluated where the surface passes, only."""
         cells = self.config.grid_res
         surface = surface_cubes(sdf, cells)
-        deformation = fields.deformation.at(_unravel(surface.points, cells + 1)).tanh() / (cells * _DEFORMATION_DIVISOR)
+        deformation = fields.deformation.at(grid_index(surface.points, (cells + 1,) * 3)).tanh() / (
+            cells * _DEFORMATION_DIVISOR
+        )
         if empty:
             deformation = deformation.detach()
-        weights = fields.weights.at(_unravel(surface.cubes, cells)) * _CUBE_WEIGHT_FACTOR
+        weights = fields.weights.at(grid_index(surface.cubes, (cells,) * 3)) * _CUBE_WEIGHT_FACTOR
         beta, alpha, gamma = weights.split([12, 8, 1], dim=1)
         positions = surface.positions(self._axes(sdf)) + deformation
         vertices, faces, L_dev = extract(surface, positions, beta, alpha, gamma[:, 0], training)
         return Mesh(vertices, faces), L_dev
-
-
-def _unravel(flat: Int[Tensor, " n"], side: int) -> Int[Tensor, "n 3"]:
-    # torch.unravel_index does the same after 3 s of imports at its first call.
-    return torch.stack([flat // side**2, flat // side % side, flat % side], dim=1)
 
 
 def build_model(config: ModelConfig, seed: int = 0) -> InstantNeRF | InstantMesh:

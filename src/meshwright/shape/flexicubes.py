@@ -23,13 +23,9 @@ from functools import cache
 from itertools import combinations
 from typing import TypeVar
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
-
-from meshwright.mesh import Mesh
 
 # The edges of a cube as corner pairs (a, b): x and z edges run upwards, y edges downwards.
 _EDGES = ((0, 1), (1, 5), (4, 5), (0, 4), (2, 3), (3, 7), (6, 7), (2, 6), (2, 0), (3, 1), (7, 5), (6, 4))
@@ -79,7 +75,8 @@ def _strides(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     return shape[1] * shape[2], shape[2], 1
 
 
-def _unravel(flat: Int[Tensor, " n"], shape: tuple[int, int, int]) -> Int[Tensor, "n 3"]:
+def grid_index(flat: Int[Tensor, " n"], shape: tuple[int, int, int]) -> Int[Tensor, "n 3"]:
+    """Places (i, j, k) in a grid of this shape of its points or cubes numbered with z fastest."""
     x_stride, y_stride, _ = _strides(shape)
     return torch.stack([flat // x_stride, flat // y_stride % shape[1], flat % y_stride], dim=1)
 
@@ -107,7 +104,7 @@ class SurfaceCubes:
         self, axes: tuple[Float[Tensor, " x"], Float[Tensor, " y"], Float[Tensor, " z"]]
     ) -> Float[Tensor, "points 3"]:
         """World positions of ``points`` on the undeformed grid with these axes."""
-        index = _unravel(self.points, _point_shape(self.resolution))
+        index = grid_index(self.points, _point_shape(self.resolution))
         return torch.stack([axis[index[:, i]] for i, axis in enumerate(axes)], dim=1)
 
 
@@ -121,7 +118,7 @@ def surface_cubes(sdf: Float[Tensor, "*grid"], resolution: Resolution) -> Surfac
     point_shape = _point_shape(shape)
     all_cases = _all_cases(sdf.detach().reshape(point_shape) < 0)
     cubes = ((all_cases > 0) & (all_cases < 255)).reshape(-1).nonzero()[:, 0]
-    corner_index = _unravel(cubes, shape)[:, None] + _tables(sdf.device).corner_offset
+    corner_index = grid_index(cubes, shape)[:, None] + _tables(sdf.device).corner_offset
     corners = (corner_index * torch.tensor(_strides(point_shape), device=sdf.device)).sum(dim=2)
 
     point_count = sdf.numel()
@@ -153,7 +150,7 @@ def _resolve_ambiguous(
     direction_of_case = _tables(all_cases.device).ambiguous_direction
     cases = all_cases.reshape(-1)[cubes].long()
     ambiguous = direction_of_case[cases].any(dim=1).nonzero()[:, 0]
-    neighbour = _unravel(cubes[ambiguous], shape) + direction_of_case[cases[ambiguous]]
+    neighbour = grid_index(cubes[ambiguous], shape) + direction_of_case[cases[ambiguous]]
     exists = ((neighbour >= 0) & (neighbour < torch.tensor(shape, device=cubes.device))).all(dim=1)
     ambiguous, neighbour = ambiguous[exists], neighbour[exists]
     neighbour_case = all_cases[tuple(neighbour.unbind(1))].long()
@@ -287,7 +284,7 @@ def _quads(surface: SurfaceCubes, dual: _DualVertices) -> Int[Tensor, "quads 4"]
     tables = _tables(surface.cubes.device)
     inside = surface.sdf.detach()[surface.corners] < 0
     crossed = inside[:, :1] != inside[:, [1, 2, 4]]
-    at_border = _unravel(surface.cubes, surface.resolution) == 0
+    at_border = grid_index(surface.cubes, surface.resolution) == 0
     has_four_cubes = at_border.sum(dim=1, keepdim=True) == at_border.long()  # at no border but its own axis's
     own_cube, axis = (crossed & has_four_cubes).nonzero(as_tuple=True)
     start = surface.corners[own_cube, tables.start_corner[axis]]
@@ -330,13 +327,6 @@ def _weighted_middles(
 # --- fields -----------------------------------------------------------------------------------------------------
 
 
-def close_border(values: Float[Tensor, "x y z"], level: float = 0.0) -> Float[Tensor, "x y z"]:
-    """The field with its outermost samples mirrored to ``level`` or above, so that its surface ends in the grid."""
-    border = torch.ones(values.shape, dtype=torch.bool, device=values.device)
-    border[1:-1, 1:-1, 1:-1] = False
-    return torch.where(border, level + (values - level).abs(), values)
-
-
 def repair_empty(
     sdf: Float[Tensor, "batch grid_points"], resolution: Resolution
 ) -> tuple[Float[Tensor, "batch grid_points"], Bool[Tensor, " batch"], Float[Tensor, " batch"]]:
@@ -361,42 +351,6 @@ def repair_empty(
         repaired = torch.where(shell, shell_value, repaired)
     fields = torch.where(empty[:, None], repaired.reshape(sdf.shape), sdf)
     return fields, empty, torch.where(empty, sdf.abs().mean(dim=1), 0.0)
-
-
-def sdf_entropy(sdf: Float[Tensor, "*grid"], resolution: Resolution) -> Float[Tensor, ""]:
-    """Mean binary cross-entropy of each end of an edge against the sign of the other, where the signs differ.
-
-    It pulls stray pieces of surface off the field.  0 when there is no such edge.
-    """
-    grid_sdf = sdf.reshape(_point_shape(_triple(resolution)))
-    starts, ends = [], []
-    for axis, cells in enumerate(_triple(resolution)):
-        start, end = grid_sdf.narrow(axis, 0, cells), grid_sdf.narrow(axis, 1, cells)
-        differ = start.detach().sign() != end.detach().sign()
-        starts.append(start[differ])
-        ends.append(end[differ])
-    start, end = torch.cat(starts), torch.cat(ends)
-    total = binary_cross_entropy_with_logits(start, (end > 0).to(sdf), reduction="sum")
-    total = total + binary_cross_entropy_with_logits(end, (start > 0).to(sdf), reduction="sum")
-    return total / max(len(start), 1)
-
-
-def marching_cubes(values: Float[Tensor, "x y z"], level: float = 0.0, scale: Scale = 2.0) -> Mesh:
-    """Mesh of ``values == level`` by PyMCubes, not differentiable; inside is where values are below ``level``.
-
-    The samples fill a box of side ``scale`` around the origin, borders included.  Faces look outward (a density
-    is passed negated, with its level).  Open where the surface leaves the box: see `close_border`.
-    """
-    import mcubes
-
-    # PyMCubes turns its faces away from high values.
-    vertices, faces = mcubes.marching_cubes(-values.detach().cpu().numpy(), -level)
-    last = np.array(values.shape) - 1
-    vertices = (vertices / last - 0.5) * np.array(_triple(scale))
-    return Mesh(
-        torch.from_numpy(vertices).float().to(values.device),
-        torch.from_numpy(faces.astype(np.int64)).to(values.device),
-    )
 
 
 # --- the 256 cases ----------------------------------------------------------------------------------------------
