@@ -1,0 +1,239 @@
+"""Carving against a plain rendering with gradients, truth in closed form, and laws of its parts."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import softplus
+
+from meshwright.cameras import Cameras
+from meshwright.mesh import Mesh, subdivide
+from meshwright.raster import render
+from meshwright.shape.carve import carve
+from meshwright.shape.carve.fit import DENSITY_PER_CELL, best_transmittance, render_and_differentiate
+from meshwright.shape.carve.grid import Scene
+from meshwright.shape.carve.rays import RaySamples, corner_offsets
+from meshwright.shape.carve.surface import fill_silhouettes
+from meshwright.shape.carve.sweep import sweep_depths
+from meshwright.shape.hull import visual_hull
+from meshwright.views import Views
+
+SIZE_PX = 128
+HALF_WIDTH, HEIGHT = 0.18, 0.5  # of four pillars
+PLACES = ((-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5))
+
+
+def box(low, high):
+    corners = torch.cartesian_prod(*torch.tensor([low, high]).T)
+    quads = torch.tensor([[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]])
+    return corners, torch.cat([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+
+
+def pillars():
+    """Four pillars of many colours. Their hull from six views has more where silhouettes cross."""
+    vertices, faces = [], []
+    for x, y in PLACES:
+        v, f = box([x - HALF_WIDTH, y - HALF_WIDTH, -HEIGHT], [x + HALF_WIDTH, y + HALF_WIDTH, HEIGHT])
+        faces.append(f + sum(len(x) for x in vertices))
+        vertices.append(v)
+    v, f = torch.cat(vertices), torch.cat(faces)
+    for _ in range(4):
+        v, f = subdivide(v, f)
+    colors = torch.rand(len(v), 3, generator=torch.Generator().manual_seed(1))
+    return Mesh(v, f, vertex_colors=colors)
+
+
+def views_of(mesh, cameras=None):
+    cameras = Cameras.zero123plus() if cameras is None else cameras
+    drawn = render(mesh, cameras, SIZE_PX, SIZE_PX, samples=4)
+    sizes_px = torch.full((len(cameras), 2), SIZE_PX)
+    return Views(drawn.rgb.clamp(0, 1), drawn.alpha, cameras, sizes_px, tuple(map(str, range(len(cameras)))))
+
+
+@pytest.fixture(scope="module")
+def carving():
+    views = views_of(pillars())
+    hull = visual_hull(views, 48)
+    return views, hull, carve(views, hull)
+
+
+def distance_to_pillars(hull):
+    """Signed distance (Chebyshev) of every node of a hull's grid to the nearest pillar, in cells; negative inside."""
+    nodes = torch.cartesian_prod(*(torch.arange(n) for n in hull.values.shape)) * hull.cell_size + hull.origin
+    half = torch.tensor([HALF_WIDTH, HALF_WIDTH, HEIGHT])
+    to_each = [((nodes - torch.tensor([x, y, 0.0])).abs() - half).amax(1) for x, y in PLACES]
+    return torch.stack(to_each).amin(0).view(hull.values.shape) / hull.cell_size
+
+
+def test_what_the_pictures_look_through_is_carved_away_and_what_they_show_stays(carving):
+    _, hull, carved = carving
+    truth = distance_to_pillars(hull)
+    phantom = ((hull.values < 0) & (truth > 1)).sum()
+    assert phantom > 0.2 * (truth < 0).sum()  # else the scene shows nothing
+    assert ((carved.values < 0) & (truth > 1)).sum() < 0.5 * phantom
+    assert (carved.values < 0)[truth < -1].float().mean() > 0.95
+
+
+def test_nothing_lies_outside_the_hull(carving):
+    _, hull, carved = carving
+    assert (carved.values >= hull.values - 1e-6).all()
+
+
+def test_every_ray_through_the_object_meets_something(carving):
+    views, _, carved = carving
+    drawn = render(carved.mesh(), views.cameras, SIZE_PX, SIZE_PX)
+    assert float(drawn.alpha[views.alpha > 0.99].mean()) > 0.97
+
+
+def test_an_even_coloured_object_is_left_as_it_was():
+    mesh = pillars()
+    views = views_of(mesh.replace(vertex_colors=torch.full_like(mesh.vertices, 0.5)))
+    hull = visual_hull(views, 32)
+    carved = carve(views, hull)
+    assert ((carved.values < 0).sum() / (hull.values < 0).sum()) > 0.9
+
+
+def test_the_number_of_threads_and_the_unit_of_the_world_change_nothing(carving):
+    views, hull, _ = carving
+    hull = visual_hull(views, 24)
+    once = carve(views, hull)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3 if threads != 3 else 1)
+        assert torch.equal(carve(views, hull).values, once.values)
+    finally:
+        torch.set_num_threads(threads)
+    scale = 1024.0  # a power of two: exact in floating point
+    T = views.cameras.T_world_camera.clone()
+    T[:, :3, 3] *= scale
+    scaled = dataclasses.replace(views, cameras=Cameras(T, views.cameras.intrinsics))
+    larger = dataclasses.replace(
+        hull, values=hull.values * scale, origin=hull.origin * scale, cell_size=hull.cell_size * scale
+    )
+    torch.testing.assert_close(carve(scaled, larger).values / scale, once.values)
+
+
+def test_too_few_views_leave_the_hull():
+    views = views_of(pillars())[:2]
+    hull = visual_hull(views, 16)
+    assert carve(views, hull) is hull
+
+
+# --- the parts
+
+
+@pytest.fixture(scope="module")
+def small_scene():
+    views = views_of(pillars())
+    scene = Scene.of(views, visual_hull(views, 16))
+    return views, scene
+
+
+def test_the_scene_projects_as_the_cameras_do(small_scene):
+    views, scene = small_scene
+    hull = visual_hull(views, 16)
+    nodes = torch.rand(20, 3, dtype=torch.float64) * torch.tensor(scene.hull.shape)
+    uv, depth_z = views.cameras.to(dtype=torch.float64).project(hull.origin + nodes * hull.cell_size)
+    for factor, local, at in ((1.0, scene, nodes), (2.0, scene.coarser(2.0), nodes / 2 + 1)):
+        p = np.einsum("vij,nj->vni", local.projections[:, :, :3], at.numpy()) + local.projections[:, None, :, 3]
+        np.testing.assert_allclose(p[..., :2] / p[..., 2:], uv.numpy(), atol=1e-5)
+        np.testing.assert_allclose(p[..., 2] * hull.cell_size * factor, depth_z.numpy(), rtol=1e-5)
+
+
+def test_samples_lie_on_their_rays_inside_the_hull_and_in_order(small_scene):
+    views, scene = small_scene
+    samples = RaySamples.of(scene, views, 32, 0.7)
+    shape = np.array(scene.hull.shape)
+    points = np.stack(np.unravel_index(samples.nodes, shape), axis=1) + samples.fractions
+    steps = np.diff(points, axis=0)
+    same_ray = np.ones(len(points) - 1, bool)
+    same_ray[samples.starts[1:-1] - 1] = False
+    lengths = np.linalg.norm(steps[same_ray], axis=1)
+    # Samples outside the hull are left out, so that steps are whole multiples of 0.7.
+    np.testing.assert_allclose(lengths / 0.7, np.round(lengths / 0.7), atol=1e-3)
+    assert samples.colors.min() >= -0.01
+    assert samples.colors.max() <= 1.01
+
+
+def plain_loss(samples, shape, logits, colors):
+    """The loss as its docstring says it, ray by ray, in float64 with autograd."""
+    offsets = torch.from_numpy(corner_offsets(shape))
+    fractions = torch.from_numpy(samples.fractions).double()
+    fx, fy, fz = fractions.unbind(1)
+    weights = torch.stack([
+        (fx if corner & 4 else 1 - fx) * (fy if corner & 2 else 1 - fy) * (fz if corner & 1 else 1 - fz)
+        for corner in range(8)
+    ], dim=1)  # fmt: skip
+    nodes = torch.from_numpy(samples.nodes).long()[:, None] + offsets
+    logit = (weights * logits[nodes]).sum(1)
+    color = (weights[..., None] * colors[nodes]).sum(1)
+    opacity = 1 - (-softplus(logit) * DENSITY_PER_CELL * samples.step).exp()
+
+    def robust(x):
+        return (x.square().sum(-1) + 0.03**2).sqrt() - 0.03
+
+    loss = torch.zeros((), dtype=torch.float64)
+    for ray, target in enumerate(torch.from_numpy(samples.colors).double()):
+        chosen = slice(int(samples.starts[ray]), int(samples.starts[ray + 1]))
+        passed = (1 - opacity[chosen]).cumprod(0)
+        weight = opacity[chosen] * torch.cat([torch.ones(1, dtype=torch.float64), passed[:-1]])
+        rendered = (weight[:, None] * color[chosen]).sum(0)
+        loss = loss + (weight * robust(color[chosen] - target)).sum()
+        loss = loss + robust(rendered - (1 - passed[-1]) * target) + passed[-1]
+    return loss
+
+
+def test_the_gradient_is_that_of_a_plain_rendering(small_scene):
+    views, scene = small_scene
+    samples = RaySamples.of(scene, views, 16, 0.7)
+    generator = np.random.default_rng(0)
+    logits = generator.normal(-3.5, 0.5, scene.hull.size).astype(np.float32)  # thin: no ray ends early
+    colors = generator.random((scene.hull.size, 3)).astype(np.float32)
+    gradients, sums = np.zeros((2, logits.size), np.float32), np.zeros((2, logits.size, 4), np.float32)
+    offsets = corner_offsets(scene.hull.shape)
+    loss = sum(
+        render_and_differentiate(
+            part, 2, samples.starts, samples.nodes, samples.fractions, samples.colors, np.float32(samples.step),
+            offsets, logits, colors, gradients[part], sums[part],
+        )
+        for part in range(2)
+    )  # fmt: skip
+    plain_logits = torch.from_numpy(logits).double().requires_grad_()
+    plain = plain_loss(samples, scene.hull.shape, plain_logits, torch.from_numpy(colors).double())
+    plain.backward()
+    assert loss == pytest.approx(float(plain), rel=1e-5)
+    wanted = plain_logits.grad.numpy()
+    np.testing.assert_allclose(gradients.sum(0), wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_light_passes_nothing_and_stops_at_a_wall(small_scene):
+    _, scene = small_scene
+    empty = np.zeros(scene.hull.shape, np.float32)
+    assert np.allclose(best_transmittance(empty, scene), 1)
+    solid = np.full(scene.hull.shape, 50, np.float32)
+    assert best_transmittance(solid, scene)[scene.hull < -1.5].max() < 1e-3
+
+
+def test_depths_of_a_plate_are_found_where_its_colours_differ():
+    views = views_of(pillars())
+    hull = visual_hull(views, 64)
+    scene = Scene.of(views, hull)
+    depths = sweep_depths(scene, views)
+    true = render(pillars(), views.cameras, *depths.shape[1:]).depth_z[:, 0].numpy() / hull.cell_size
+    known = (depths > 0) & (true > 0)
+    error = np.abs(depths - true)[known]
+    assert np.median(error) < 1.5
+    front = np.abs(front_of_hull(hull.mesh(), views, depths.shape[1:]) / hull.cell_size - true)[known]
+    assert np.mean(error > 3) < 0.7 * np.mean(front > 3)
+
+
+def front_of_hull(mesh, views, size):
+    return render(mesh, views.cameras, *size).depth_z[:, 0].numpy()
+
+
+def test_filling_restores_a_part_that_was_lost(small_scene):
+    views, scene = small_scene
+    filled = fill_silhouettes(scene, views, np.full(scene.hull.shape, 1, np.float32))
+    assert (filled < 0).any()
+    assert (filled >= np.minimum(scene.hull, 1) - 1e-6).all()
