@@ -14,6 +14,7 @@ from meshwright.color.atlas import unwrap
 from meshwright.raster import render, sample_texture
 from meshwright.shape import grid, marching_cubes
 from meshwright.shape.simplify import decimate
+from test_color_vertices import WORLDS, in_world
 
 SIZE_PX, TEXTURE_PX = 128, 512
 GREY = torch.tensor([0.6, 0.45, 0.3])
@@ -60,6 +61,14 @@ def stripes(points):
 
 def slow_colors(points):
     return 0.5 + 0.3 * torch.sin(points * torch.tensor([2.0, 1.5, 3.0]))
+
+
+def field_in_world(world):
+    """`slow_colors`, carried into another world."""
+    scale, shift, turn_deg = WORLDS[world]
+    cos, sin = np.cos(np.deg2rad(turn_deg)), np.sin(np.deg2rad(turn_deg))
+    R = torch.tensor([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], dtype=torch.float64)
+    return lambda points: slow_colors(((points.double() - torch.tensor(shift).double()) / scale @ R).float())
 
 
 def photograph(mesh, cameras=ORBIT):
@@ -235,6 +244,26 @@ def test_the_shape_stays_and_fewer_faces_can_be_asked_for():
     simplified = bake(decimate(truth, 1000), views, optimise=False)
     assert 900 < len(simplified.faces) < 1100
     assert simplified.is_watertight()
+
+
+@pytest.mark.parametrize("world", ["turned", "all of it, large", "all of it, small"])
+def test_the_texture_does_not_depend_on_the_worlds_unit_place_and_direction(world):
+    """On the surface: charts are cut along the axes of the world, so a turned mesh has others, of other texels."""
+    truth = painted(torus, slow_colors)
+    views = photograph(truth, ORBIT[::2])
+    mesh, views_there = in_world(bare(truth), views, *WORLDS[world])
+    here, there = bake(truth, views, field=slow_colors), bake(mesh, views_there, field=field_in_world(world))
+    assert torch.equal(there.vertices, mesh.vertices)
+    assert torch.equal(there.faces, here.faces)
+    _, face, weights = here.sample_surface(20_000)
+    colors = [
+        sample_texture(mesh.texture, (mesh.uv[mesh.uv_faces[face]] * weights[:, :, None]).sum(1))
+        for mesh in (here, there)
+    ]
+    difference = (colors[0] - colors[1]).abs().amax(1)
+    assert difference.mean() < 1e-3
+    assert difference.quantile(0.99) < 6e-3
+    assert difference.max() < 0.03
 
 
 def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_generator_alone():

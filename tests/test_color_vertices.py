@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -137,6 +138,41 @@ def test_a_part_that_nobody_sees_takes_the_mean_colour():
     scene = join(shell, hidden)
     found = color_vertices(scene, photograph(scene, Cameras.orbit(6, 20.0))).vertex_colors
     torch.testing.assert_close(found, GREEN.expand_as(found), atol=5e-3, rtol=0)
+
+
+WORLDS = {
+    "turned": (1.0, (0.0, 0.0, 0.0), 73.0),
+    "in kilometres": (0.001, (0.0, 0.0, 0.0), 0.0),
+    "in millimetres": (1000.0, (0.0, 0.0, 0.0), 0.0),
+    "a thousand sizes away": (1.0, (1000.0, -700.0, 500.0), 0.0),
+    "all of it, large": (1000.0, (1e6, 2e5, -4e5), 200.0),
+    "all of it, small": (0.001, (0.3, 1.0, -0.5), -31.0),
+}
+
+
+def in_world(mesh, views, scale, shift, turn_deg):
+    """The same scene in another world: turned about z, scaled, then shifted, in float32 as files have it."""
+    cos, sin = np.cos(np.deg2rad(turn_deg)), np.sin(np.deg2rad(turn_deg))
+    R = torch.tensor([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]], dtype=torch.float64)
+    T = views.cameras.T_world_camera.double()
+    T[:, :3, :3] = R @ T[:, :3, :3]
+    T[:, :3, 3] = T[:, :3, 3] @ R.T * scale + torch.tensor(shift).double()
+    vertices = mesh.vertices.double() @ R.T * scale + torch.tensor(shift).double()
+    cameras = Cameras(T.float(), views.cameras.intrinsics)
+    return mesh.replace(vertices=vertices.float()), dataclasses.replace(views, cameras=cameras)
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
+def test_colours_do_not_depend_on_the_worlds_unit_place_and_direction(world):
+    """To what float32 leaves: a thousand sizes away it holds places to 1/30,000 of a size."""
+    mesh = box([0.5, 0.4, 0.3])
+    mesh = mesh.replace(vertex_colors=(mesh.vertices + 0.5).clamp(0, 1))
+    views = photograph(mesh, Cameras.orbit(5, 20.0))
+    elsewhere, views_elsewhere = in_world(mesh, views, *world)
+    expected, found = color_vertices(mesh, views), color_vertices(elsewhere, views_elsewhere)
+    assert torch.equal(found.vertices, elsewhere.vertices)
+    difference = (found.vertex_colors - expected.vertex_colors).abs().amax(1)
+    assert difference.max() < 5e-4 if any(world[1]) else 5e-6
 
 
 def test_the_order_of_the_views_does_not_matter():

@@ -10,7 +10,16 @@ from scipy.spatial import Delaunay
 
 from meshwright.cameras import Cameras
 from meshwright.mesh import Mesh
-from meshwright.raster import Fragments, coverage, interpolate, mip_levels, rasterize, render, sample_texture
+from meshwright.raster import (
+    Fragments,
+    coverage,
+    depth_tolerance,
+    interpolate,
+    mip_levels,
+    rasterize,
+    render,
+    sample_texture,
+)
 
 SUBPIXEL = 4096
 
@@ -200,6 +209,22 @@ def test_interpolated_positions_lie_on_the_rays_of_their_pixels():
         near = depth_z[0] > 0.1  # nearer, single precision itself moves the point by more
         torch.testing.assert_close(uv[0][near], pixel[near], rtol=0, atol=1e-4)
     assert points[fragments.face_ids < 0].eq(0).all()
+
+
+@pytest.mark.parametrize("tilt_deg", [0.0, 30.0, 60.0, 70.0])
+def test_depths_of_a_plane_stay_within_the_tolerance_from_pixel_to_pixel_and_use_most_of_it(tilt_deg):
+    slope = np.tan(np.deg2rad(tilt_deg))
+    corners = torch.tensor([[x, y, -4.0 - slope * x] for x, y in ((-0.4, -0.4), (0.4, -0.4), (0.4, 0.4), (-0.4, 0.4))])
+    camera = Cameras(torch.eye(4)[None], torch.tensor([[8.0, 8.0, 0.5, 0.5]]))  # a long lens: nearly parallel rays
+    fragments = rasterize(corners.float(), torch.tensor([[0, 1, 2], [0, 2, 3]]), camera, 64, 64)
+    depth_z = fragments.depth_z[0, 32][fragments.depth_z[0, 32] > 0]
+    difference = depth_z.diff().abs()
+    cos = torch.full_like(difference, float(np.cos(np.deg2rad(tilt_deg))))
+    tolerance = depth_tolerance(depth_z[1:], cos, torch.tensor(8.0 * 64))
+    assert len(difference) > 30
+    assert (difference < tolerance).all()
+    if tilt_deg >= 60:
+        assert (difference > 0.5 * tolerance).all()
 
 
 def test_homogeneous_projection_divides_to_project():

@@ -12,6 +12,7 @@ from PIL import Image
 
 from meshwright import Cameras, InputError, Views, reconstruct
 from meshwright.cli import main
+from meshwright.color import bake_field
 from meshwright.mesh_files import load_mesh
 from meshwright.model import InstantNeRF
 from meshwright.raster import sample_texture
@@ -101,11 +102,10 @@ def test_a_field_without_density_is_one_clear_error():
         reconstruct(golden_views(), model=model, device="cpu")
 
 
-@pytest.mark.parametrize("kind", ["nerf", "mesh"])
-def test_the_command_line_runs_a_model_from_its_file(monkeypatch, tmp_path, kind):
-    model = small_nerf() if kind == "nerf" else small_mesh()
+def run_with_model(monkeypatch, tmp_path, model, views, *options):
+    """`meshwright reconstruct` with a model's file, and posed pictures of the views."""
     save_model(model, tmp_path / "model.safetensors")
-    views, folder = golden_views(), tmp_path / "in"
+    folder = tmp_path / "in"
     folder.mkdir()
     frames = []
     for i, image in enumerate(views.images):
@@ -115,12 +115,19 @@ def test_the_command_line_runs_a_model_from_its_file(monkeypatch, tmp_path, kind
         frames.append({"file_path": f"{i}.png", "transform_matrix": matrix})
     (folder / "transforms.json").write_text(json.dumps({"camera_angle_x": float(np.radians(30)), "frames": frames}))
     arguments = ["reconstruct", folder, "--out", tmp_path / "out", "--model", tmp_path / "model.safetensors"]
-    arguments += ["--refine", "off", "--colors", "model", "--texture-size", 512]
+    arguments += options
     monkeypatch.setattr(sys, "argv", ["meshwright", *(str(argument) for argument in arguments)])
     with pytest.raises(SystemExit) as stop:
         main()
     assert not stop.value.code
-    mesh = load_mesh(tmp_path / "out" / "mesh.glb")
+    return load_mesh(tmp_path / "out" / "mesh.glb")
+
+
+@pytest.mark.parametrize("kind", ["nerf", "mesh"])
+def test_the_command_line_runs_a_model_from_its_file(monkeypatch, tmp_path, kind):
+    model, views = small_nerf() if kind == "nerf" else small_mesh(), golden_views()
+    options = ("--refine", "off", "--colors", "model", "--texture-size", 512)
+    mesh = run_with_model(monkeypatch, tmp_path, model, views, *options)
     assert len(mesh.faces) > 500
     assert mesh.vertices.abs().max() < 1.1
     shape = model_shape(model, views)
@@ -129,6 +136,31 @@ def test_the_command_line_runs_a_model_from_its_file(monkeypatch, tmp_path, kind
     shown = sample_texture(mesh.texture, (mesh.uv[mesh.uv_faces[face]] * weights[:, :, None]).sum(1))
     torch.testing.assert_close(shown.mean(0), shape.color_field(points).mean(0), atol=0.02, rtol=0)
     assert (shown - shape.color_field(points)).abs().quantile(0.95) < 0.06
+
+
+def test_the_command_line_colours_the_vertices_of_what_a_model_sees(monkeypatch, tmp_path):
+    """From the pictures, and from the model's own field, which is differentiable, where no picture looks."""
+    mesh = run_with_model(monkeypatch, tmp_path, small_mesh(), golden_views(), "--refine", "off", "--vertex-colors")
+    assert mesh.texture is None
+    assert mesh.vertex_colors is not None
+    assert mesh.vertex_colors.std(0).min() > 0.01
+
+
+@pytest.mark.parametrize("vertex_colors", [False, True])
+def test_colours_of_the_model_replace_those_that_the_mesh_had(vertex_colors):
+    ball = marching_cubes((grid(12, 2.0).norm(dim=1) - 0.7).reshape(13, 13, 13), scale=2.0)
+    textured = bake_field(ball, lambda points: torch.full_like(points, 0.9), texture_size_px=128)
+    textured = textured.replace(vertex_colors=torch.full_like(textured.vertices, 0.9))
+    start = StartShape(textured, lambda points: points / 4 + 0.5)
+    mesh = finish(
+        start, golden_views(32, 32), refine="off", colors="model", vertex_colors=vertex_colors, texture_size_px=128
+    ).mesh
+    assert (mesh.texture is None) == (mesh.uv is None) == (mesh.uv_faces is None) == vertex_colors
+    if vertex_colors:
+        torch.testing.assert_close(mesh.vertex_colors, mesh.vertices / 4 + 0.5)
+    else:
+        assert mesh.vertex_colors is None
+        assert mesh.texture.max() < 0.75
 
 
 @pytest.mark.parametrize(

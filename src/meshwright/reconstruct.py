@@ -149,7 +149,9 @@ def finish(
         mesh = decimate(mesh, faces)
     if colors == "model" and field is not None:
         if vertex_colors:
-            mesh = mesh.replace(vertex_colors=query_colors(field, mesh.vertices).clamp(0, 1))
+            mesh = mesh.replace(
+                vertex_colors=query_colors(field, mesh.vertices).clamp(0, 1), uv=None, uv_faces=None, texture=None
+            )
         else:
             mesh = bake_field(mesh, field, texture_size_px=texture_size_px, progress=progress)
     elif vertex_colors:

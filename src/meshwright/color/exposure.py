@@ -71,13 +71,14 @@ def _least_squares_exposures(
 ) -> tuple[Float[Tensor, "views 3"], Float[Tensor, "views 3"]]:
     """Minimise the weighted variance over the views of gain * color + offset, summed over the points."""
     count = len(colors)
-    w = weights.double()
+    # A small solve, in float64 on the CPU: not every device has float64.
+    w = weights.cpu().double()
     ones = torch.ones_like(w)
     of_view = w.sum(1)
     prior = _GAIN_PRIOR * torch.cat([of_view, 10 * of_view]) + 1e-9
     target = torch.cat([torch.ones_like(of_view), torch.zeros_like(of_view)])
     gains, offsets = [], []
-    for channel in colors.double().unbind(2):
+    for channel in colors.cpu().double().unbind(2):
         terms = torch.cat([w * channel, w * ones]) / w.sum(0).clamp(min=1e-12).sqrt()
         own = [torch.diag((w * a * b).sum(1)) for a, b in ((channel, channel), (channel, ones), (ones, ones))]
         squares = torch.cat([torch.cat([own[0], own[1]], dim=1), torch.cat([own[1], own[2]], dim=1)])

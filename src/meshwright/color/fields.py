@@ -16,8 +16,9 @@ _SURFACE_SAMPLES = 400_000  # points of a mesh that stand for its colours
 _POINTS_AT_ONCE = 1 << 18  # of one call of a field
 
 
+@torch.no_grad()
 def query_colors(field: ColorField | None, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
-    """A field's colours in bounded memory; grey without a field."""
+    """A field's colours in bounded memory, without gradients; grey without a field."""
     if field is None:
         return torch.full_like(points, 0.5)
     return torch.cat([field(part) for part in points.split(_POINTS_AT_ONCE)])

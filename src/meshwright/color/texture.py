@@ -20,7 +20,7 @@ from meshwright.color.unseen import fill_unseen
 from meshwright.color.visibility import SHARPNESS, VisibleSurface
 from meshwright.mesh import Mesh, subdivide
 from meshwright.progress import Progress, silent
-from meshwright.views import Views
+from meshwright.views import ObjectFrame, Views
 
 _GUTTER_PX = 8
 _FINE_FACES = 10_000  # what is found at vertices needs at least about that many
@@ -49,12 +49,14 @@ def bake_texture(
     progress("atlas", 0.0)
     mesh = unwrap(mesh, texture_size_px, _GUTTER_PX)
     progress("atlas", 1.0)
-    fine = _refined(mesh)
-    surfaces = even_exposures([VisibleSurface.of(mesh, views[[i]]) for i in range(len(views))], fine)
+    frame = ObjectFrame.of(views)
+    normalized, views = frame.normalize_mesh(mesh), frame.normalize_views(views)
+    fine = _refined(normalized)
+    surfaces = even_exposures([VisibleSurface.of(normalized, views[[i]]) for i in range(len(views))], fine)
     texels = Texels.of(fine, texture_size_px)
-    colors = _blended(surfaces, texels, fine, field, progress)
+    colors = _blended(surfaces, texels, fine, _in_frame(field, frame), progress)
     if optimise:
-        colors = fit_texture(colors, surfaces, texels, mesh, seed, progress)
+        colors = fit_texture(colors, surfaces, texels, normalized, seed, progress)
     return mesh.replace(texture=texels.texture(colors.clamp(0, 1)), vertex_colors=None)
 
 
@@ -72,6 +74,11 @@ def bake_field(mesh: Mesh, field: ColorField, *, texture_size_px: int = 2048, pr
     colors = query_colors(field, texels.interpolate(mesh.faces, mesh.vertices))
     progress("bake", 1.0)
     return mesh.replace(texture=texels.texture(colors.clamp(0, 1)), vertex_colors=None)
+
+
+def _in_frame(field: ColorField | None, frame: ObjectFrame) -> ColorField | None:
+    """A field of the world for points of the object's frame."""
+    return None if field is None else lambda points: field(frame.restore_points(points))
 
 
 def _refined(mesh: Mesh) -> Mesh:

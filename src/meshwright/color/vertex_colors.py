@@ -7,9 +7,10 @@ from meshwright.color.unseen import fill_unseen
 from meshwright.color.visibility import SHARPNESS, VisibleSurface
 from meshwright.mesh import Mesh
 from meshwright.progress import Progress, silent
-from meshwright.views import Views
+from meshwright.views import ObjectFrame, Views
 
 
+@torch.no_grad()
 def color_vertices(mesh: Mesh, views: Views, field: ColorField | None = None, progress: Progress = silent) -> Mesh:
     """The mesh with ``vertex_colors`` (sRGB) taken from the views that see each vertex.
 
@@ -19,11 +20,13 @@ def color_vertices(mesh: Mesh, views: Views, field: ColorField | None = None, pr
     blended as they are encoded: one view dominates nearly everywhere, so linear light would change little (measured
     on scans: at most 0.1 dB, mostly worse).
     """
-    normals = mesh.vertex_normals()
-    total = torch.zeros_like(mesh.vertices)
-    weight = torch.zeros_like(mesh.vertices[:, :1])
+    frame = ObjectFrame.of(views)
+    normalized, views = frame.normalize_mesh(mesh), frame.normalize_views(views)
+    vertices, normals = normalized.vertices, normalized.vertex_normals()
+    total = torch.zeros_like(vertices)
+    weight = torch.zeros_like(vertices[:, :1])
     for i in range(len(views)):
-        colors, quality = VisibleSurface.of(mesh, views[[i]]).sample_view(mesh.vertices, normals)
+        colors, quality = VisibleSurface.of(normalized, views[[i]]).sample_view(vertices, normals)
         share = quality[:, None] ** SHARPNESS
         total += share * colors
         weight += share

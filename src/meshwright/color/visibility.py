@@ -8,21 +8,23 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d, normalize
 
 from meshwright.mesh import Mesh
-from meshwright.raster import rasterize
+from meshwright.raster import depth_tolerance, rasterize
 from meshwright.views import Views
 
 SHARPNESS = 8  # power of a view's quality in the blend: the best view dominates, and hands over smoothly
 _GRAZING_COS = 0.1  # surface seen at a flatter angle than this is not seen
 _EDGE_PX = 2  # this near to an outline the picture may hold background
 _EDGE_QUALITY = 0.2  # what is left of the quality there
-_LEAST_QUALITY = 1e-3  # what is seen worse than this is not seen; its SHARPNESS-th power is still a number
+# What is seen worse than this is not seen: picture heights per unit of the object's frame, so no unit of the world's.
+# A picture that shows the object 1000 times smaller than itself has it; its SHARPNESS-th power is still a number.
+_LEAST_QUALITY = 1e-3
 _VISIBILITY_PX = 512  # smallest side of the depth map that decides what is seen
 _DEPTH_SLACK_PX = 1.0  # depth differences up to this many pixel sides are the surface itself
 
 
 @dataclass(frozen=True, eq=False)
 class VisibleSurface:
-    """What one view sees of a mesh.
+    """What one view sees of a mesh, both in the object's frame (`meshwright.views.ObjectFrame`).
 
     ``nearest_z``: depth along the viewing axis of the nearest surface, and of the nearest in the pixels around, at
     ``finer`` samples a pixel side; infinite where there is none. ``confidence``: how far each pixel is used, 0 to 1:
@@ -52,7 +54,11 @@ class VisibleSurface:
     def sample_view(
         self, points: Float[Tensor, "points 3"], normals: Float[Tensor, "points 3"]
     ) -> tuple[Float[Tensor, "points 3"], Float[Tensor, " points"]]:
-        """Colour (sRGB) of points of the surface in this view, and their quality: 0 where it does not see them."""
+        """Colour (sRGB) of points of the surface in this view, and their quality: 0 where it does not see them.
+
+        The quality is the cosine between surface and line of sight times the magnification, less at outlines, for
+        views that disagree with the mesh, and 0 behind and beside what stands in front.
+        """
         view = self.view
         uv, depth_z = (value[0] for value in view.cameras.project(points))
         in_picture = (depth_z > 0) & (uv >= 0).all(1) & (uv * _canvas_px(view) <= view.sizes_px[0].flip(0)).all(1)
@@ -71,10 +77,9 @@ class VisibleSurface:
     ) -> Float[Tensor, " points"]:
         """1 for points in plain view, 0 behind something and in the pixels beside it, which may show it."""
         behind = depth_z[:, None] - _sample_picture(self.nearest_z, uv, mode="nearest")
-        pixel = depth_z / (self.view.cameras.intrinsics[0, 1] * self.nearest_z.shape[2])
-        slope = (1 - cos * cos).clamp(min=0).sqrt() / cos.clamp(min=_GRAZING_COS)
-        hidden = behind[:, 0] > pixel * _DEPTH_SLACK_PX * (1 + slope)
-        beside = behind[:, 1] > pixel * (self.finer + 1) * _DEPTH_SLACK_PX * (1 + slope)
+        tolerance = depth_tolerance(depth_z, cos, self.view.cameras.intrinsics[0, 1] * self.nearest_z.shape[2])
+        hidden = behind[:, 0] > tolerance * _DEPTH_SLACK_PX
+        beside = behind[:, 1] > tolerance * (self.finer + 1) * _DEPTH_SLACK_PX
         return torch.where(hidden | beside, 0.0, 1.0)
 
 

@@ -10,15 +10,16 @@
 
 from meshwright.raster.coverage import Fragments, rasterize
 from meshwright.raster.pictures import Rendered, render
-from meshwright.raster.shading import distance, interpolate
+from meshwright.raster.shading import interpolate
 from meshwright.raster.silhouettes import antialias, edge_partners
 from meshwright.raster.textures import mip_levels, sample_texture
+from meshwright.raster.visibility import depth_tolerance
 
 __all__ = [
     "Fragments",
     "Rendered",
     "antialias",
-    "distance",
+    "depth_tolerance",
     "edge_partners",
     "interpolate",
     "mip_levels",

@@ -7,7 +7,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from meshwright.cameras import Cameras
 from meshwright.raster import kernels
 from meshwright.raster.coverage import Fragments
 
@@ -74,10 +73,3 @@ class _InterpolateCpu(torch.autograd.Function):
             grad_weights.view(-1, 3).numpy(),
         )
         return None, grad_weights, None, torch.from_numpy(grad_attributes)
-
-
-def distance(fragments: Fragments, cameras: Cameras) -> Float[Tensor, "views height width"]:
-    """Distance from the camera's centre along the pixel's ray, in world units; 0 where nothing is seen."""
-    rays = cameras.rays(*fragments.face_ids.shape[1:])
-    forward = -cameras.T_world_camera[:, :3, 2]
-    return fragments.depth_z / torch.einsum("vhwi,vi->vhw", rays.directions, forward)
