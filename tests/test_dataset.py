@@ -18,6 +18,7 @@ from meshwright.curate import (
     SampleOptions,
     Samples,
     batches,
+    open_dataset,
 )
 from meshwright.curate.dataset import choose_views, draw_sample
 from meshwright.curate.object_files import Normalization, object_files
@@ -251,7 +252,7 @@ def test_views_of_a_sample_are_different_and_too_few_are_an_error() -> None:
 def test_a_folder_reads_back_what_was_written(tmp_path: Path) -> None:
     rendered = rendered_ball()
     write(tmp_path / "objects" / "ball", rendered, split="train")
-    source = RenderedFolder(tmp_path, "train")
+    source = RenderedFolder(tmp_path)
     assert source.names == ("ball",)
     assert source.view_count("ball") == 8
     assert source.record("ball").views == 8
@@ -263,8 +264,9 @@ def test_a_folder_reads_back_what_was_written(tmp_path: Path) -> None:
     cosine = (again.normals * rendered.normals[[5, 2]]).sum(1)[seen]
     assert cosine.min() > 0.99995
     assert torch.allclose(again.cameras.embedding(), rendered.cameras[[5, 2]].embedding(), atol=1e-6)
+    assert open_dataset(tmp_path, "train").names == ("ball",)
     with pytest.raises(InputError, match="no objects of split test"):
-        RenderedFolder(tmp_path, "test")
+        open_dataset(tmp_path, "test")
 
 
 def test_a_seed_fixes_the_augmentations_of_a_sample() -> None:

@@ -6,15 +6,19 @@ layout or in the published ones, and `batches` draws augmented training batches 
 
 from meshwright.curate.dataset import Batch, ObjectSource, SampleOptions, Samples, batches
 from meshwright.curate.isolate import Limits
-from meshwright.curate.layouts import RenderedFolder, open_dataset
+from meshwright.curate.layouts import CurateConvertOptions, convert, open_dataset, split_of
 from meshwright.curate.object_files import ObjectRecord, RenderedObject
 from meshwright.curate.render import DrawOptions, draw
+from meshwright.curate.rendered_folder import RenderedFolder
 from meshwright.curate.run import CurateRenderOptions, RunSummary, dataset_digest, render_objects
+from meshwright.curate.shards import CuratePackOptions, Shards, pack
 from meshwright.curate.view_sets import VIEW_SETS, ViewOptions
 
 __all__ = [
     "VIEW_SETS",
     "Batch",
+    "CurateConvertOptions",
+    "CuratePackOptions",
     "CurateRenderOptions",
     "DrawOptions",
     "Limits",
@@ -25,10 +29,14 @@ __all__ = [
     "RunSummary",
     "SampleOptions",
     "Samples",
+    "Shards",
     "ViewOptions",
     "batches",
+    "convert",
     "dataset_digest",
     "draw",
     "open_dataset",
+    "pack",
     "render_objects",
+    "split_of",
 ]

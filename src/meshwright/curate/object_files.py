@@ -36,6 +36,7 @@ ReadFile = Callable[[str], bytes]
 MAX_PICTURE_PX = 4096
 _PNG_LEVEL = 1  # level 6 takes four times as long for 12 % less
 _NOT_ORTHONORMAL = 1e-3
+_NOT_UNIT = 0.02  # rounding to bytes changes a length by 0.007 at most
 
 
 @dataclass(frozen=True)
@@ -156,12 +157,19 @@ def encode_normals(normals: Float[Tensor, "3 height width"]) -> UInt8[np.ndarray
     return levels.to(torch.uint8).permute(1, 2, 0).numpy()
 
 
-def decode_normals(levels: UInt8[np.ndarray, "height width channels"]) -> Float[Tensor, "3 height width"]:
-    """The inverse of `encode_normals` up to rounding, of unit length again; a fourth channel is not looked at."""
-    rgb = torch.from_numpy(levels[..., :3].copy()).permute(2, 0, 1)
+def decode_normals(levels: UInt8[np.ndarray, "height width channels"], where: str) -> Float[Tensor, "3 height width"]:
+    """The inverse of `encode_normals` up to rounding, of unit length again.
+
+    Raises:
+        InputError: what is written there has not the length 1.
+    """
+    rgb = torch.from_numpy(levels).permute(2, 0, 1)
     known = (rgb != 0).any(0, keepdim=True)
-    normals = torch.nn.functional.normalize(rgb.float() / 127.5 - 1, dim=0)
-    return torch.where(known, normals, 0.0)
+    normals = rgb.float() / 127.5 - 1
+    length = normals.norm(dim=0, keepdim=True)
+    if bool((known & ((length - 1).abs() > _NOT_UNIT)).any()):
+        raise InputError(f"{where}: holds normals that have not the length 1; render it again")
+    return torch.where(known, normals / length.clamp(min=1e-6), 0.0)
 
 
 def _transforms_json(cameras: Cameras, height: int, width: int, unit: float) -> str:
@@ -228,7 +236,8 @@ def read_object(name: str, read: ReadFile, where: object, views: Sequence[int] |
         )
         steps = decode_png(read(depth), f"{where}/{depth}", "I;16", height, width)
         depth_z[row, 0] = torch.from_numpy(steps.astype(np.float32) * np.float32(transforms.unit))
-        normals[row] = decode_normals(decode_png(read(normal), f"{where}/{normal}", "RGB", height, width))
+        levels = decode_png(read(normal), f"{where}/{normal}", "RGB", height, width)
+        normals[row] = decode_normals(levels, f"{where}/{normal}")
     return RenderedObject(name, rgba, depth_z, normals, transforms.cameras[chosen])
 
 

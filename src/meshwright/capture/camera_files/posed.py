@@ -17,6 +17,7 @@ from numpy import ndarray
 from meshwright.cameras import Cameras, focal_from_fov
 from meshwright.errors import InputError
 from meshwright.images import PICTURE_SUFFIXES, image_size
+from meshwright.untrusted import read_untrusted
 
 _MAX_CAMERA_FILE_BYTES = 64 * 2**20
 _DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
@@ -191,6 +192,42 @@ def _focal_from_angle(angle_rad: float, where: str) -> float:
 
 
 # --- Published training layouts: NNN.png with a table of poses -------------------------------------------------------
+
+
+def read_training_cameras(path: Path) -> tuple[Float[ndarray, "views 4 4"], Float[ndarray, "3 3"] | None]:
+    """T_world_camera of a published training set's cameras.npz or meta.pkl, and its K in pixels (meta.pkl).
+
+    Raises:
+        InputError: unreadable, or a matrix in it cannot be used.
+    """
+    K = None
+    if path.suffix == ".npz":
+        poses = _poses_from_npz(path)
+    else:
+        poses = _poses_from_pickle(path)
+        content = unpickle_numbers(path)
+        try:
+            K = np.asarray(_unwrapped(content[0] if isinstance(content, (list, tuple)) else content["K"]), np.float64)
+        except (LookupError, TypeError, ValueError):
+            K = np.zeros(0)
+        if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
+            raise InputError(f"{path}: K is not a 3x3 matrix with focal lengths; correct it")
+    T = np.stack([_rigid(pose, f"{path}: camera {number}") for number, pose in enumerate(poses)])
+    return _opengl_camera_to_world(T)[0], K
+
+
+def unpickle_numbers(path: Path) -> Any:
+    """A pickle of numbers, strings, containers and arrays of numbers; nothing in it is run.
+
+    Raises:
+        InputError: it holds anything else.
+    """
+    try:
+        return _NumbersOnly(io.BytesIO(read_untrusted(path, _MAX_CAMERA_FILE_BYTES, "a pickle of numbers"))).load()
+    except InputError as error:
+        raise error if str(error).startswith(str(path)) else InputError(f"{path}: {error}") from None
+    except Exception as error:  # a hostile pickle can raise anything
+        raise InputError(f"{path}: is no pickle of numbers ({type(error).__name__}); write it again") from None
 
 
 def _training_layout(path: Path, poses: Float[ndarray, "views rows 4"], fov_deg: float) -> PosedFiles:
