@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from meshwright.progress import Progress, silent
 
@@ -43,13 +44,15 @@ class CameraViT(nn.Module):
         images: Float[Tensor, "views 3 height width"],
         cameras: Float[Tensor, "views 16"],
         progress: Progress = silent,
+        recompute: bool = False,
     ) -> Float[Tensor, "views tokens channels"]:
         """Encode sRGB pictures in [0, 1] of any size from one patch on; ``cameras`` as in ``Cameras.embedding``.
 
-        Rows and columns beyond the last whole patch are not seen.
+        Rows and columns beyond the last whole patch are not seen. ``recompute``: evaluate each block again in the
+        backward pass rather than keep what it computed.
         """
         mean, std = (images.new_tensor(value)[:, None, None] for value in (self.image_mean, self.image_std))
-        return self.model((images - mean) / std, self.camera_embedder(cameras), progress)
+        return self.model((images - mean) / std, self.camera_embedder(cameras), progress, recompute)
 
 
 class _ViT(nn.Module):
@@ -70,12 +73,16 @@ class _ViT(nn.Module):
         self.layernorm = nn.LayerNorm(hidden_size, layer_norm_eps)
 
     def forward(
-        self, pixels: Float[Tensor, "views 3 height width"], camera: Float[Tensor, "views channels"], progress: Progress
+        self,
+        pixels: Float[Tensor, "views 3 height width"],
+        camera: Float[Tensor, "views channels"],
+        progress: Progress,
+        recompute: bool,
     ) -> Float[Tensor, "views tokens channels"]:
         x = self.embeddings(pixels)
         blocks: nn.ModuleList = self.encoder["layer"]  # type: ignore[assignment]
         for number, block in enumerate(blocks, start=1):
-            x = block(x, camera)
+            x = checkpoint(block, x, camera, use_reentrant=False) if recompute else block(x, camera)
             progress("encoder", number / len(blocks))
         return self.layernorm(x)
 

@@ -57,10 +57,15 @@ class _Reconstructor(nn.Module):
         images: Float[Tensor, "batch views 3 height width"],
         cameras: Float[Tensor, "batch views 16"],
         progress: Progress = silent,
+        recompute: bool = False,
     ) -> Triplane:
-        """Pictures (sRGB in [0, 1] on white) with their ``Cameras.embedding`` -> feature planes, one set an object."""
-        tokens = self.encoder(images.flatten(0, 1), cameras.flatten(0, 1), progress)
-        return self.transformer(tokens.unflatten(0, images.shape[:2]).flatten(1, 2), progress)
+        """Pictures (sRGB in [0, 1] on white) with their ``Cameras.embedding`` -> feature planes, one set an object.
+
+        ``recompute``: keep no activations of the transformers' blocks for the backward pass, which evaluates them
+        again: a fraction of the memory for a third more time.
+        """
+        tokens = self.encoder(images.flatten(0, 1), cameras.flatten(0, 1), progress, recompute)
+        return self.transformer(tokens.unflatten(0, images.shape[:2]).flatten(1, 2), progress, recompute)
 
 
 class InstantNeRF(_Reconstructor):

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from meshwright.compiled import compiled
 from meshwright.progress import Progress, silent
@@ -53,12 +54,18 @@ class TriplaneTransformer(nn.Module):
         self.deconv = nn.ConvTranspose2d(dim, plane_channels, kernel_size=2, stride=2)
 
     def forward(
-        self, image_tokens: Float[Tensor, "batch tokens image_channels"], progress: Progress = silent
+        self,
+        image_tokens: Float[Tensor, "batch tokens image_channels"],
+        progress: Progress = silent,
+        recompute: bool = False,
     ) -> Triplane:
-        """``image_tokens``: those of all views of an object, in any number and order. The planes are float32."""
+        """``image_tokens``: those of all views of an object, in any number and order. The planes are float32.
+
+        ``recompute``: as for the encoder.
+        """
         x = self.pos_embed.expand(len(image_tokens), -1, -1)
         for number, layer in enumerate(self.layers, start=1):
-            x = layer(x, image_tokens)
+            x = checkpoint(layer, x, image_tokens, use_reentrant=False) if recompute else layer(x, image_tokens)
             progress("planes", number / len(self.layers))
         x = self.norm(x).unflatten(1, (3, self.low_res, self.low_res))
         planes = self.deconv(x.flatten(0, 1).permute(0, 3, 1, 2))

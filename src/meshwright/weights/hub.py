@@ -58,7 +58,7 @@ def find_weights(
     revision: str | None = None,
     progress: Progress = silent,
 ) -> Path:
-    """The file of a path or of a known name such as ``instant-mesh-large``, downloaded if need be.
+    """The file of a path, of a training's folder or of a known name (``instant-mesh-large``), downloaded if need be.
 
     ``model_dir`` is searched first for ``instant-mesh-large.safetensors``, ``instant_mesh_large.ckpt`` and the like;
     downloads are then kept in it rather than in the hub's own cache. ``revision`` (a commit, branch or tag of the hub's
@@ -85,7 +85,10 @@ def find_weights(
 
 def _existing(path: Path) -> Path:
     if path.is_dir():
-        raise InputError(f"{path}: is a folder, not a file of weights; name the file in it")
+        of_run = path / "model.safetensors"  # where a training keeps its best knowledge
+        if of_run.is_file():
+            return of_run
+        raise InputError(f"{path}: is a folder without model.safetensors; name a file of weights, or a finished run")
     if not path.exists():
         raise InputError(f"{path}: no such file of weights, nor a name among {', '.join(_HUB_FILES)}")
     return path
