@@ -10,7 +10,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -302,7 +302,7 @@ def _save_pictures(run: Run, step: int, batch: Batch, prediction: Prediction | N
         contact_sheet(batch, prediction).save(run.folder / "pictures" / f"{name}.png")
 
 
-def _line(values: dict[str, float], skipped: int) -> str:
+def _line(values: Mapping[str, float | int], skipped: int) -> str:
     text = f"loss {values['loss']:.4f}, rate {values['rate']:.1e}, {1 / max(values['seconds'], 1e-9):.2f} step/s"
     return text + (f", {skipped} skipped" if skipped else "")
 
@@ -315,7 +315,7 @@ def _tensorboard(run: Run, step: int) -> Any:
     return SummaryWriter(str(run.folder / "tensorboard"), purge_step=step + 1)
 
 
-def _to_tensorboard(writer: Any, values: dict[str, float], group: str, step: int) -> None:
+def _to_tensorboard(writer: Any, values: Mapping[str, float | int], group: str, step: int) -> None:
     if writer is None:
         return
     for name, value in values.items():

@@ -51,7 +51,7 @@ def contact_sheet(batch: Batch, prediction: Prediction | None = None) -> Image.I
     return _stacked(rows)
 
 
-def _stacked(rows: list[Float[Tensor, "pictures channels height width"]]) -> Image.Image:
+def _stacked(rows: list[Float[Tensor, "_ _ _ _"]]) -> Image.Image:
     pictures = [torch.cat(list(row.detach().cpu().expand(-1, 3, -1, -1)), dim=2) for row in rows]
     width = max(picture.shape[2] for picture in pictures)
     padded = [torch.nn.functional.pad(p, (0, width - p.shape[2]), value=1.0) for p in pictures]

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -169,7 +170,7 @@ class Run:
             for name in ("step", "skipped", "best_step"):
                 setattr(state, name, int(numbers[name]))
             state.best_psnr = float("-inf") if numbers["best_psnr"] is None else float(numbers["best_psnr"])
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0][:200]
             raise InputError(f"{folder}: cannot be loaded ({reason}); remove it to go on from the one before") from None
         return True
@@ -221,8 +222,6 @@ class Run:
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Turn what a full or read-only disk raises into a message."""
-    from safetensors import SafetensorError
-
     try:
         yield
     except (OSError, SafetensorError) as error:
