@@ -14,12 +14,12 @@ import pytest
 from safetensors.torch import load_file
 
 from meshwright.errors import InputError
-from meshwright.model.instantmesh import build_model
+from meshwright.model import build_model
 from meshwright.train.config import from_yaml
 from meshwright.train.loop import make_optimizer
 from meshwright.train.runs import Run, TrainState
 from meshwright.train.training import run_training
-from meshwright.weights.checkpoints import load_model
+from meshwright.weights import load_model
 from training_scenes import stage1_config, write_dataset
 
 CONFIG = stage1_config(steps=4, checkpoint_every=2)

@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file
 
 from meshwright.errors import InputError
-from meshwright.model.instantmesh import InstantMesh, InstantNeRF, build_model
+from meshwright.model import InstantMesh, InstantNeRF, build_model
 from meshwright.train import loop, stage1, stage2
 from meshwright.train.config import LossWeights, OptimizerOptions, TrainConfig
 from meshwright.train.loop import Outcome, make_optimizer, open_fabric, sample_seed, train
 from meshwright.train.runs import Run
 from meshwright.train.training import make_objective, new_model
 from meshwright.train.validation import held_out_batches, measure, visible_points
-from meshwright.weights.checkpoints import start_from
+from meshwright.weights import start_from
 from training_scenes import Source, in_memory, one_batch, same, stage1_config, stage2_config
 
 
@@ -178,7 +178,9 @@ def test_one_step_is_adamw_on_the_clipped_gradient(tmp_path):
         torch.testing.assert_close(tensor, stored[name], rtol=1e-5, atol=1e-7)
     (line,) = run.metrics()
     assert line["gradient"] == pytest.approx(float(norm), rel=1e-5)
-    assert line["loss"] == pytest.approx(float((terms["mse"] + terms["mask"] + 0.1 * terms["depth"]).detach()), rel=1e-6)
+    assert line["loss"] == pytest.approx(
+        float((terms["mse"] + terms["mask"] + 0.1 * terms["depth"]).detach()), rel=1e-6
+    )
 
 
 def test_two_batches_of_one_are_a_batch_of_two(tmp_path):

@@ -13,7 +13,7 @@ from meshwright.cameras import Cameras
 from meshwright.curate import Batch, ObjectRecord, RenderedObject, SampleOptions, Samples
 from meshwright.curate.object_files import Normalization, object_files
 from meshwright.mesh import Mesh, subdivide
-from meshwright.model.instantmesh import ModelConfig
+from meshwright.model import ModelConfig
 from meshwright.raster import render
 from meshwright.train.config import LossWeights, OptimizerOptions, TrainConfig
 

@@ -16,7 +16,7 @@ from meshwright.losses import sdf_entropy
 from meshwright.mesh import Mesh
 from meshwright.model.config import ModelConfig
 from meshwright.model.encoder import CameraViT
-from meshwright.model.field import Axes, MeshDecoder, MeshFields, RadianceDecoder
+from meshwright.model.field import Axes, MeshDecoder, MeshFields, PointField, RadianceDecoder
 from meshwright.model.triplane import Triplane, TriplaneTransformer
 from meshwright.model.volume import RadianceField, density_from_raw
 from meshwright.progress import Progress, silent
@@ -146,6 +146,13 @@ class InstantMesh(_Reconstructor):
     ) -> Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points 3"]]:
         """World points to the colours (sRGB, -0.001 to 1.001) of one object."""
         return self.decoder.color_field(planes)
+
+    def sdf_field(
+        self, planes: Float[Tensor, "3 channels size size"]
+    ) -> Callable[[Float[Tensor, "points 3"]], Float[Tensor, " points"]]:
+        """World points to the sdf of one object, below 0 inside."""
+        decoded = PointField(self.decoder.net_sdf, planes)
+        return lambda points: decoded(points)[:, 0]
 
     def geometry(self, triplane: Triplane, training: bool = False) -> Geometry:
         """The surfaces of a batch, differentiable; ``training`` puts a vertex in the middle of each quad."""

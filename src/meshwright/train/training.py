@@ -4,12 +4,12 @@ import hashlib
 import os
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
 
-from meshwright.curate import ObjectSource, batches
-from meshwright.curate import open_dataset
+from meshwright.curate import ObjectSource, batches, open_dataset
 from meshwright.errors import InputError
 from meshwright.model import InstantMesh, InstantNeRF, build_model
 from meshwright.progress import Progress, silent
@@ -32,7 +32,7 @@ def run_training(
     *,
     resume: bool = False,
     allow_changes: bool = False,
-    split: str = "all",
+    split: Literal["all", "train", "validation", "test"] = "all",
     held_out: str | os.PathLike[str] | None = None,
     device: str = "auto",
     devices: int = 1,

@@ -3,10 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
-from meshwright.curate import Batch, ObjectSource, SampleOptions, choose_views, draw_sample
+from meshwright.curate import Batch, ObjectSource, SampleOptions, Samples
 from meshwright.evaluate import psnr, silhouette_iou, ssim
 from meshwright.model import InstantMesh, InstantNeRF
 from meshwright.train import stage1, stage2
@@ -17,7 +16,7 @@ _VIEWS_SEED = 0
 
 
 def held_out_batches(source: ObjectSource, options: SampleOptions, objects: int) -> list[Batch]:
-    """The first ``objects`` of ``source``, one a batch, as they are: whole pictures of views that are no inputs.
+    """``objects`` of ``source``, one a batch, as they are: whole pictures of views that are no inputs.
 
     The views are the same every time.
     """
@@ -26,12 +25,8 @@ def held_out_batches(source: ObjectSource, options: SampleOptions, objects: int)
         options, supervise_inputs=False, targets=max(options.targets, 1), crop_px=side, render_px=(side, side),
         background="white", rotate_z=False, scale_probability=0.0, camera_noise=0.0,
     )  # fmt: skip
-    found = []
-    for number, name in enumerate(source.names[:objects]):
-        generator = np.random.default_rng([_VIEWS_SEED, number])
-        views = choose_views(source.view_count(name), plain, generator)
-        found.append(draw_sample(source.read(name, views), plain, generator))
-    return found
+    samples = Samples(source, plain, _VIEWS_SEED)
+    return [samples[number] for number in range(min(objects, len(samples)))]
 
 
 @torch.no_grad()

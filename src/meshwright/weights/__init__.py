@@ -7,7 +7,7 @@ MindSpore's form of these. Known names are fetched from the Hugging Face hub.
 from meshwright.weights.convert import Conversion, convert
 from meshwright.weights.hub import find_weights
 from meshwright.weights.load import load_model
-from meshwright.weights.read import Checkpoint, read_checkpoint
+from meshwright.weights.read import Checkpoint, read_checkpoint, read_tensors
 from meshwright.weights.start import Start, start_from
 from meshwright.weights.write import DTYPES, save_model
 
@@ -20,6 +20,7 @@ __all__ = [
     "find_weights",
     "load_model",
     "read_checkpoint",
+    "read_tensors",
     "save_model",
     "start_from",
 ]

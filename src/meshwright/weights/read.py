@@ -63,6 +63,15 @@ def read_checkpoint(path: str | os.PathLike[str], config: ModelConfig | None = N
     raise InputError(f"{path}: holds no weights of a known model (but {printable_names(tensors)}); name another file")
 
 
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a file of any form under their own names, whatever they are for.
+
+    Raises:
+        InputError: the file cannot be read, is damaged, unsafe or of no known form.
+    """
+    return _read_file(Path(path))[0]
+
+
 def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a file whose first bytes say what it is."""
     try:
