@@ -33,12 +33,20 @@ from torch.nn.functional import interpolate
 from benchmarks.scans import colored, load_scan, render_scan_views
 from meshwright.cameras import Cameras
 from meshwright.evaluate import SurfaceSamples, compare_shapes, psnr, silhouette_iou
-from meshwright.losses import mesh_area, normal_roughness, sdf_entropy, silhouette_error
+from meshwright.losses import normal_roughness, sdf_entropy, silhouette_error
 from meshwright.mesh import Mesh
 from meshwright.raster import rasterize, render
 from meshwright.shape import extract, grid_axes, refine, surface_cubes, visual_hull
 from meshwright.shape.refine.pyramid import Pictures
-from meshwright.shape.refine.scene import Sight, Topology, compare, look, nearest_views, photo_error
+from meshwright.shape.refine.scene import (
+    Topology,
+    comparable_pixels,
+    compare_with_neighbors,
+    draw_rows,
+    nearest_views,
+    render_geometry,
+)
+from meshwright.shape.refine.terms import photo_error
 from meshwright.views import Views
 
 RIGS = {"6": Cameras.zero123plus(), "21": Cameras.orbit(21, 20.0)}
@@ -165,7 +173,7 @@ def fit_stage(
                 depth_z = rasterize(vertices, faces, views.cameras, *pictures.alpha.shape[1:]).depth_z
         loss = picture_error(vertices, topology, views.cameras, pictures, depth_z, step, recipe, random)
         loss = loss + stage.roughness * normal_roughness(vertices, faces, topology.pairs, stage.crease)
-        loss = loss + stage.area * mesh_area(vertices, faces) / shape.size**2
+        loss = loss + stage.area * Mesh(vertices, faces).area() / shape.size**2
         loss = loss + recipe.deviation * deviation + recipe.entropy * entropy
         optimizer.zero_grad()
         loss.backward()
@@ -186,24 +194,13 @@ def picture_error(
     """Silhouettes and photo-consistency over some of the views, as in `refine`; all views are trusted."""
     turns = math.ceil(len(cameras) / VIEWS_A_STEP)
     chosen = torch.arange(step % turns, len(cameras), turns)
-    sight = look(vertices, topology, cameras[chosen], *depth_z.shape[1:])
+    rendered = render_geometry(vertices, topology, cameras[chosen], *depth_z.shape[1:])
     wanted = pictures[chosen]
-    loss = silhouette_error(sight.coverage, wanted.alpha, wanted.kept.to(vertices.dtype)).mean()
-    near = nearest_views(cameras, PARTNERS)
-    points = some_pixels(sight, wanted, random)
-    at = tuple(points.unbind(1))
-    view = chosen[points[:, 0]]
-    other = near[view, torch.randint(near.shape[1], (len(points),), generator=random)]
-    comparison = compare(
-        sight.points[at], sight.normals[at], wanted.colors[at], view, other, cameras, pictures, depth_z
-    )
+    loss = silhouette_error(rendered.coverage, wanted.alpha, wanted.kept.to(vertices.dtype)).mean()
+    pixels = draw_rows(comparable_pixels(rendered, wanted), POINTS, random)
+    neighbors = nearest_views(cameras, PARTNERS)
+    comparison = compare_with_neighbors(rendered, chosen, pixels, neighbors, cameras, pictures, depth_z, random)
     return loss + recipe.photo * photo_error(comparison, torch.ones(len(cameras)))
-
-
-def some_pixels(sight: Sight, wanted: Pictures, random: torch.Generator) -> Tensor:
-    """(view, row, column) of pixels that show object, at most `POINTS` of them."""
-    points = ((sight.fragments.face_ids >= 0) & wanted.opaque & wanted.kept).nonzero()
-    return points if len(points) <= POINTS else points[torch.randint(len(points), (POINTS,), generator=random)]
 
 
 @dataclass(frozen=True)

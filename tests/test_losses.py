@@ -6,10 +6,10 @@ import torch
 from meshwright.losses import (
     charbonnier,
     geman_mcclure_weight,
-    mesh_area,
     normal_roughness,
     silhouette_error,
 )
+from meshwright.mesh import Mesh
 
 SQUARE = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
 TWO_FACES = torch.tensor([[0, 1, 2], [0, 2, 3]])
@@ -24,7 +24,7 @@ def test_charbonnier_is_a_square_near_zero_and_a_line_far_away():
     assert float(farther - far) == pytest.approx(2 * scale, rel=1e-4)
 
 
-def test_trust_is_a_whole_at_no_error_a_quarter_at_the_scale_and_falls_with_the_fourth_power():
+def test_a_weight_is_a_whole_at_no_error_a_quarter_at_the_scale_and_falls_with_the_fourth_power():
     weights = geman_mcclure_weight(torch.tensor([0.0, 0.5, 500.0], dtype=torch.float64), 0.5)
     assert weights[:2].tolist() == [1.0, 0.25]
     assert float(weights[2]) == pytest.approx(1e-12, rel=1e-5)
@@ -74,11 +74,11 @@ def test_a_plane_is_not_rough_and_a_sharper_fold_is_rougher():
 
 def test_the_area_of_a_square_is_exact_and_its_gradient_pulls_the_corners_inwards():
     vertices = SQUARE.double().requires_grad_(True)
-    area = mesh_area(vertices, TWO_FACES)
+    area = Mesh(vertices, TWO_FACES).area()
     area.backward()
     assert float(area.detach()) == 1.0
     # The corners 0 and 2 of the square: both coordinates change the area by half a side; z does not.
     assert vertices.grad is not None
     torch.testing.assert_close(vertices.grad[2], torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64))
     torch.testing.assert_close(vertices.grad.sum(0), torch.zeros(3, dtype=torch.float64))
-    assert float(mesh_area(SQUARE, TWO_FACES[:0])) == 0
+    assert float(Mesh(SQUARE, TWO_FACES[:0]).area()) == 0

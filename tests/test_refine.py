@@ -17,6 +17,7 @@ from meshwright.raster import render
 from meshwright.shape import grid, marching_cubes, visual_hull
 from meshwright.shape.refine import Refined, fit, refine
 from meshwright.shape.refine.smoother import Smoother
+from meshwright.shape.refine.stages import STAGES
 from meshwright.shape.remesh import edge_length_for, remesh
 
 SIZE_PX = 64
@@ -89,8 +90,8 @@ def against(mesh: Mesh, truth: Mesh) -> ShapeScores:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few steps with few vertices: for laws that hold however long the fit is."""
-    stages = tuple(dataclasses.replace(stage, vertices=stage.vertices // 5, steps=5) for stage in fit._STAGES["fast"])
-    monkeypatch.setitem(fit._STAGES, "fast", stages)
+    stages = tuple(dataclasses.replace(stage, vertices=stage.vertices // 5, steps=5) for stage in STAGES["fast"])
+    monkeypatch.setitem(STAGES, "fast", stages)
 
 
 # --- what comes back --------------------------------------------------------------------------------------------
@@ -142,8 +143,8 @@ def test_one_wrong_frame_among_many_is_found_and_leaves_no_scar():
     others = [i for i in range(14) if i != 5]
     hull = visual_hull(views[others], resolution=48).mesh()
     without, refined = refine(hull, views[others]), refine(hull, spoilt)
-    assert refined.view_trust[5] < 0.1
-    assert refined.view_trust[others].min() > 0.5
+    assert refined.view_weights[5] < 0.1
+    assert refined.view_weights[others].min() > 0.5
     assert against(refined.mesh, without.mesh).f_scores[0] > 0.98
 
 
@@ -205,7 +206,7 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_random_numbers_of_othe
     assert torch.equal(first.mesh.vertices, second.mesh.vertices)
     assert torch.equal(first.mesh.faces, second.mesh.faces)
     assert torch.equal(first.views.cameras.T_world_camera, second.views.cameras.T_world_camera)
-    assert torch.equal(first.view_trust, second.view_trust)
+    assert torch.equal(first.view_weights, second.view_weights)
     assert (first.error_before, first.error_after) == (second.error_before, second.error_after)
 
 
@@ -274,7 +275,7 @@ def test_nothing_worse_than_the_start_comes_back(hasty, case, refine_cameras):
     assert bool(refined.views.cameras.T_world_camera.isfinite().all())
     assert refined.mesh.is_watertight() == start.is_watertight()
     assert refined.mesh.components().max() == start.components().max()
-    assert bool(((refined.view_trust >= 0) & (refined.view_trust <= 1)).all())
+    assert bool(((refined.view_weights >= 0) & (refined.view_weights <= 1)).all())
 
 
 def test_what_comes_back_is_as_good_as_it_is_said_to_be(hasty):

@@ -5,6 +5,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
+from meshwright.mesh import Mesh
+
 
 def charbonnier(squared: Float[Tensor, "*items"], scale: float) -> Float[Tensor, "*items"]:
     """Squares that grow only linearly beyond ``scale``: r^2 for small r, 2 scale |r| for large ones.
@@ -46,8 +48,7 @@ def normal_roughness(
 
     Differences below ``scale`` are smoothed away, sharper creases are let be.
     """
-    a, b, c = _corners(vertices, faces)
-    normals = normalize(torch.linalg.cross(b - a, c - a), dim=1)
+    normals = normalize(Mesh(vertices, faces).face_normals(), dim=1)
     return charbonnier(
         (normals.index_select(0, pairs[:, 0]) - normals.index_select(0, pairs[:, 1])).square().sum(1), scale
     ).mean()
@@ -70,14 +71,3 @@ def sdf_entropy(sdf: Float[Tensor, "*batch x y z"]) -> Float[Tensor, ""]:
     total = binary_cross_entropy_with_logits(start, (end > 0).to(sdf), reduction="sum")
     total = total + binary_cross_entropy_with_logits(end, (start > 0).to(sdf), reduction="sum")
     return total / max(len(start), 1)
-
-
-def mesh_area(vertices: Float[Tensor, "vertices 3"], faces: Int[Tensor, "faces 3"]) -> Float[Tensor, ""]:
-    """World units squared; 0 without faces. Its gradient shrinks a surface to the smallest with its border."""
-    a, b, c = _corners(vertices, faces)
-    return torch.linalg.cross(b - a, c - a).norm(dim=1).sum() / 2
-
-
-def _corners(vertices: Float[Tensor, "vertices 3"], faces: Int[Tensor, "faces 3"]) -> tuple[Tensor, ...]:
-    # Not vertices[faces]: the gradient of that adds up in the order in which threads happen to run.
-    return vertices.index_select(0, faces.flatten()).view(-1, 3, 3).unbind(1)

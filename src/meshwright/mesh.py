@@ -15,7 +15,7 @@ from torch import Tensor
 class Mesh:
     """Triangles in the world (right-handed, z up), counter-clockwise seen from outside.
 
-    ``vertex_colors``: sRGB in [0, 1].
+    ``vertex_colors``: sRGB in [0, 1]. ``faces`` and ``uv_faces`` of any integer type become int64.
     ``uv``: texture coordinates, u to the right, v **upwards** from the bottom left corner of ``texture``;
     ``uv_faces`` indexes them for each face corner. ``texture``: sRGB in [0, 1], row 0 on top (v = 1).
     """
@@ -26,6 +26,13 @@ class Mesh:
     uv: Float[Tensor, "uv_points 2"] | None = None
     uv_faces: Int[Tensor, "faces 3"] | None = None
     texture: Float[Tensor, "3 texture_height texture_width"] | None = None
+
+    def __post_init__(self) -> None:
+        # Numbers of edges are products of vertex numbers: in int32 they overflow from 46,341 vertices on.
+        for name in ("faces", "uv_faces"):
+            numbers = getattr(self, name)
+            if numbers is not None and numbers.dtype != torch.int64:
+                object.__setattr__(self, name, numbers.long())
 
     @property
     def has_colors(self) -> bool:
@@ -55,7 +62,8 @@ class Mesh:
 
     def face_normals(self) -> Float[Tensor, "faces 3"]:
         """Normals whose length is twice the face's area."""
-        a, b, c = self.vertices[self.faces].unbind(1)
+        # Not vertices[faces]: the gradient of that adds up in the order in which threads happen to run.
+        a, b, c = self.vertices.index_select(0, self.faces.flatten()).view(-1, 3, 3).unbind(1)
         return torch.linalg.cross(b - a, c - a)
 
     def vertex_normals(self) -> Float[Tensor, "vertices 3"]:
@@ -69,6 +77,7 @@ class Mesh:
         return torch.nn.functional.normalize(total, dim=1)
 
     def area(self) -> Float[Tensor, ""]:
+        """0 without faces. Its gradient shrinks a surface to the smallest with its border."""
         return self.face_normals().norm(dim=1).sum() / 2
 
     def volume(self) -> Float[Tensor, ""]:
@@ -160,6 +169,7 @@ def subdivide(
 
     ``points``: vertices, or the texture coordinates that ``faces`` indexes.
     """
+    faces = faces.long()
     a, b, c = faces.unbind(1)
     start, end = torch.stack([faces, faces.roll(-1, 1)], dim=2).sort(dim=2).values.view(-1, 2).unbind(1)
     keys, edge_of_side = torch.unique(start * len(points) + end, return_inverse=True)

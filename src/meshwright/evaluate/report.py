@@ -52,9 +52,9 @@ def _refinement(refined: Refined, views: Views) -> dict[str, object]:
         "withheld_error_before": refined.error_before,
         "withheld_error_after": refined.error_after,
         "views": [
-            {"name": name, "trust": round(trust, 3), "camera_turned_deg": round(deg, 3), "camera_moved": round(by, 4)}
-            for name, trust, deg, by in zip(
-                views.names, refined.view_trust.tolist(), turned_deg.tolist(), moved.tolist(), strict=True
+            {"name": name, "weight": round(weight, 3), "camera_turned_deg": round(deg, 3), "camera_moved": round(by, 4)}
+            for name, weight, deg, by in zip(
+                views.names, refined.view_weights.tolist(), turned_deg.tolist(), moved.tolist(), strict=True
             )
         ],
     }

@@ -4,8 +4,16 @@ The loop of Botsch and Kobbelt 2004, "A remeshing approach to multiresolution mo
 an edge is collapsed only if its ends have exactly two neighbours in common (the link condition), and where more or
 fewer than two faces meet nothing is collapsed, flipped or moved.
 
-In the kernels a corner is 3 * face + place; ``head[v]`` is some corner at vertex v, ``after[corner]`` the next one at
-the same vertex, -1 ends the list. Dead faces have corner -1.
+Arrays of the kernels, with room for more vertices than there are (``room``) and faces (2 * room); a corner is
+3 * face + place:
+
+    points   float64 (room, 3)      vertices
+    corners  int64 (6 * room)       the vertex at each corner, -1 in faces that are gone
+    head     int64 (room)           some corner at each vertex, -1 if there is none
+    after    int64 (6 * room)       the next corner at the same vertex, -1 at the end
+    size     int64 (2)              how many vertices and faces are in use, dead ones included
+    fixed    bool (room)            vertices that stay where they are
+    mark     int64 (room)           scratch: the last corner whose collapse looked at this vertex
 """
 
 import math
@@ -17,6 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from meshwright.compiled import compiled
+from meshwright.mesh import Mesh
 
 _SPLIT, _COLLAPSE = 4 / 3, 4 / 5  # of the wanted length (Botsch and Kobbelt)
 _TURN = 0.3  # cosine by which a face may turn in a collapse or flip
@@ -28,9 +37,7 @@ _CROWD = 24  # faces at a vertex beyond which it is left alone; bounds the time
 
 def edge_length_for(vertices: Float[Tensor, "vertices 3"], faces: Int[Tensor, "faces 3"], count: int) -> float:
     """The side of equilateral triangles with which about ``count`` vertices cover the surface."""
-    a, b, c = vertices[faces].unbind(1)
-    area = float(torch.linalg.cross(b - a, c - a).norm(dim=1).sum()) / 2
-    return math.sqrt(2 * area / (math.sqrt(3) * count))
+    return math.sqrt(2 * float(Mesh(vertices, faces).area()) / (math.sqrt(3) * count))
 
 
 def remesh(
@@ -39,14 +46,14 @@ def remesh(
     """The same surface, but for the detail that goes, in nearly equilateral triangles with sides of ``edge_length``."""
     room = 4 * (len(vertices) + round(4 * _vertices_for(vertices, faces, edge_length))) + 64
     points, triangles = _remesh(
-        np.ascontiguousarray(vertices.detach().double().cpu().numpy()),
-        np.ascontiguousarray(faces.cpu().numpy()),
+        np.ascontiguousarray(vertices.detach().cpu().double().numpy()),
+        np.ascontiguousarray(faces.cpu().long().numpy()),
         _COLLAPSE * edge_length,
         _SPLIT * edge_length,
         passes,
         room,
     )
-    return torch.from_numpy(points).to(vertices), torch.from_numpy(triangles).to(faces)
+    return torch.from_numpy(points).to(vertices), torch.from_numpy(triangles).to(faces.device)
 
 
 def _vertices_for(vertices: Tensor, faces: Tensor, edge_length: float) -> float:

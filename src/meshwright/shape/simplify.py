@@ -46,7 +46,7 @@ def part_glued_sheets(
     "Cutting and stitching"); corners that are still joined around a vertex share it, all others get a copy of their
     own. Where two joined pairs keep both ends of their edge in common, each edge gets a middle of its own.
     """
-    faces = _without_back_to_back(faces)
+    faces = _without_back_to_back(faces.astype(np.int64))
     partner = _partners(vertices, faces)
     corners = _joined_corners(faces, partner)
     count = int(corners.max()) + 1

@@ -10,14 +10,14 @@ from meshwright.cameras import Cameras
 from meshwright.descent import Adam
 
 _TURN_RAD = math.radians(3.0)  # corrections of about this size are expected;
-_SHIFT = 0.05  # world units at the object
+_SHIFT = 0.05  # units of the object's frame
 _ZOOM = 0.03  # in the logarithm of the focal length
 _STEP = 0.02  # of these sizes
-_PENALTY = 0.05  # weight, against that of the silhouettes
+_PENALTY = 0.05  # weight where they are as large as expected, against that of the silhouettes
 
 
 class PoseCorrections:
-    """Twists (rotation, translation in the world) about the middle of the object, as parameters to optimise.
+    """Twists (rotation, translation) about the origin of the object's frame, as parameters to optimise.
 
     Moving, turning or growing the world as a whole shows in no picture. These seven directions are taken out, so
     the corrected cameras stay, on the whole, where the given ones are (to first order).
@@ -45,14 +45,13 @@ class PoseCorrections:
         intrinsics = self._cameras.intrinsics * torch.stack([zoom, zoom, torch.ones_like(zoom), torch.ones_like(zoom)])
         return Cameras(torch.matrix_exp(generator) @ self._cameras.T_world_camera, intrinsics)
 
-    def descend(self, loss: Float[Tensor, ""]) -> None:
-        """One small step against the gradient of ``loss``, which gets its gradients with respect to all else too."""
-        (loss + _PENALTY * self._penalty()).backward()
-        self._steps.step(_STEP)
+    def penalty(self) -> Float[Tensor, ""]:
+        """Mean squared size of the corrections, with its weight in the loss; differentiable."""
+        return _PENALTY * (self.twists.square().mean() + self.common.square().mean())
 
-    def _penalty(self) -> Float[Tensor, ""]:
-        """Mean squared size of the corrections, 1 where they are as large as expected."""
-        return self.twists.square().mean() + self.common.square().mean()
+    def step(self) -> None:
+        """Take one small step against the gradients that the corrections have got."""
+        self._steps.step(_STEP)
 
 
 def _similarities(positions: Float[Tensor, "views 3"]) -> Float[Tensor, "7 views 6"]:

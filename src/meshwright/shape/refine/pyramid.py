@@ -74,7 +74,7 @@ def _withheld_blocks(views: int, height: int, width: int, seed: int) -> Bool[Ten
     return blocks[:, :, :height, :width]
 
 
-def look_up(
+def sample_views(
     pictures: Float[Tensor, "views height width channels"],
     view: Int[Tensor, " points"],
     uv: Float[Tensor, "points 2"],

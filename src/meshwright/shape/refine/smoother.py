@@ -18,11 +18,12 @@ class Smoother:
     """Multiplies and divides by I + stiffness * L of one set of faces. Factorised on the CPU, else solved for."""
 
     def __init__(self, faces: Int[Tensor, "faces 3"], vertices: int, stiffness: float) -> None:
+        faces = faces.long()
         start, end = torch.cat([faces, faces.roll(-1, 1)]).flatten(), torch.cat([faces.roll(-1, 1), faces]).flatten()
         keys = torch.unique(start * vertices + end)
         self._ends = torch.stack([keys // vertices, keys % vertices])
         self._stiffness = stiffness
-        self._diagonal = 1 + stiffness * torch.bincount(self._ends[0], minlength=vertices).double()[:, None]
+        self._diagonal = 1 + stiffness * torch.bincount(self._ends[0], minlength=vertices).float()[:, None]
         self._solve = self._factorised() if faces.device.type == "cpu" else self._conjugate_gradients
 
     def to_latent(self, v: Float[Tensor, "vertices 3"]) -> Float[Tensor, "vertices 3"]:
@@ -39,12 +40,12 @@ class Smoother:
         start, end = self._ends.numpy()
         count = len(self._diagonal)
         neighbours = coo_array((np.full(len(start), -self._stiffness), (start, end)), shape=(count, count))
-        matrix = (neighbours + diags_array(self._diagonal[:, 0].numpy())).tocsc()
+        matrix = (neighbours + diags_array(self._diagonal[:, 0].numpy().astype(np.float64))).tocsc()
         # Symmetric and diagonally dominant: no pivoting, and an order made for symmetric patterns.
         factors = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
 
         def solve(u: Tensor) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(factors.solve(u.double().numpy()))).to(u)
+            return torch.from_numpy(np.ascontiguousarray(factors.solve(u.numpy().astype(np.float64)))).to(u)
 
         return solve
 
