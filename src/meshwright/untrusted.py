@@ -7,7 +7,9 @@ read; what names a file is shown with `printable`, since names may hold control 
 import json
 import math
 import os
+import re
 import stat
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from meshwright.errors import InputError
@@ -56,6 +58,20 @@ def read_untrusted(path: str | os.PathLike[str], max_bytes: int, what: str = "a 
     if len(content) > max_bytes:
         raise InputError(f"{path}: has more than the {_size(max_bytes)} allowed for {what}")
     return content
+
+
+def neighbour(folder: Path, name: object, what: str) -> Path:
+    """The place of a file that another file names: inside ``folder``, whatever a stranger may have written.
+
+    Raises:
+        InputError: no name, an address, an absolute path, or one that leads out of the folder.
+    """
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise InputError(f"{what} has no name; correct it")
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", name) or ".." in parts or parts[:1] == ("/",):
+        raise InputError(f"{what} is named {name[:200]!r}, outside its folder; put it beside the file that names it")
+    return folder.joinpath(*parts)
 
 
 def parse_json(content: bytes, where: object) -> Any:

@@ -42,7 +42,9 @@ class VisibleSurface:
         finer = -(-_VISIBILITY_PX // max(height, width))
         fragments = rasterize(mesh.vertices, mesh.faces, view.cameras, height * finer, width * finer)
         occluder = torch.where(fragments.face_ids >= 0, fragments.depth_z, torch.inf)[:, None]
-        nearest_around = -max_pool2d(-occluder, 2 * finer + 1, stride=1, padding=finer)
+        # Rows, then columns: a maximum over a square at once would cost its area, and small pictures have large ones.
+        around = max_pool2d(-occluder, (2 * finer + 1, 1), stride=1, padding=(finer, 0))
+        nearest_around = -max_pool2d(around, (1, 2 * finer + 1), stride=1, padding=(0, finer))
         mask = avg_pool2d((fragments.face_ids >= 0)[:, None].float(), finer) >= 0.5
         silhouette = view.alpha >= 0.5
         intersection = (mask & silhouette & (view.seen > 0)).sum()

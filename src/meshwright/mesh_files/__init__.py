@@ -1,6 +1,6 @@
 """A mesh to and from files: .glb, .obj with .mtl and .png, .ply, .stl.
 
-Each format has a file of its own that writes it; ``load`` reads all of them with trimesh and makes one mesh of it.
+Each format has a file that writes it and one that reads it; ``load`` makes one mesh of what was read.
 Files are right-handed with y up, as glTF demands; the world here has z up.
 """
 

@@ -1,4 +1,4 @@
-"""GLB files (glTF 2.0): writing them, and checking them before trimesh reads them."""
+"""Writing GLB files (glTF 2.0)."""
 
 import json
 import struct
@@ -11,26 +11,11 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 
-from meshwright.errors import InputError
 from meshwright.files import atomic_path
 from meshwright.mesh import Mesh
 from meshwright.mesh_files.srgb import linear_from_srgb
 from meshwright.mesh_files.textures import png_bytes
 from meshwright.mesh_files.y_up import to_file
-
-MAX_FACES = 20_000_000
-MAX_NODES = 4096
-MAX_NODE_DEPTH = 64  # trimesh walks from every node to the root: in a long chain time grows with the square
-
-# Extensions that change geometry, texture coordinates or pictures in ways that trimesh passes over in silence.
-_UNREADABLE_EXTENSIONS = {
-    "KHR_draco_mesh_compression",
-    "EXT_meshopt_compression",
-    "KHR_meshopt_compression",
-    "KHR_mesh_quantization",
-    "KHR_texture_transform",
-    "KHR_texture_basisu",
-}
 
 
 def write_glb(mesh: Mesh, path: Path) -> None:
@@ -151,61 +136,3 @@ def _linear_rgba16(srgb: Float[np.ndarray, "vertices 3"]) -> npt.NDArray[np.uint
     linear = np.ones((len(srgb), 4), dtype=np.float32)
     linear[:, :3] = linear_from_srgb(srgb.clip(0, 1))
     return np.round(linear * 65535).astype(np.uint16)
-
-
-def check_gltf(path: Path) -> bool:
-    """Refuse what trimesh would read wrongly, or blow up, before it does; True if the file names a texture.
-
-    trimesh drops a picture that it cannot read without a word, hence the answer.
-    """
-    data = path.read_bytes()
-    if path.suffix.lower() == ".glb":
-        magic, version, _, json_length, kind = struct.unpack("<4sIII4s", data[:20])
-        if magic != b"glTF" or version != 2 or kind != b"JSON":
-            raise InputError(f"{path}: not a binary glTF 2.0 file; export it again")
-        data = data[20 : 20 + json_length]
-    tree = json.loads(data)
-    unreadable = _UNREADABLE_EXTENSIONS & {*tree.get("extensionsUsed", []), *tree.get("extensionsRequired", [])}
-    if unreadable:
-        raise InputError(f"{path}: uses {', '.join(sorted(unreadable))}; export it again without compression")
-    nodes = tree.get("nodes", [])
-    if len(nodes) > MAX_NODES or _is_deep(nodes):
-        raise InputError(
-            f"{path}: has more than {MAX_NODES} nodes or nests them more than {MAX_NODE_DEPTH} deep; "
-            "join the objects into one mesh first"
-        )
-    accessors = tree.get("accessors", [])
-    corners_of_mesh = []
-    for mesh in tree.get("meshes", []):
-        corners = 0
-        for primitive in mesh["primitives"]:
-            attributes = primitive["attributes"]
-            for name in attributes.keys() & {"POSITION", "NORMAL", "TEXCOORD_0"}:
-                if accessors[attributes[name]]["componentType"] != 5126 or "sparse" in accessors[attributes[name]]:
-                    raise InputError(f"{path}: {name} is packed; export it again with plain float attributes")
-            corners += accessors[primitive.get("indices", attributes["POSITION"])]["count"]
-            corners += accessors[attributes["POSITION"]]["count"]
-        corners_of_mesh.append(corners)
-    placed = sum(corners_of_mesh[node["mesh"]] for node in nodes if "mesh" in node)
-    if max(placed, sum(corners_of_mesh), sum(a["count"] for a in accessors)) > 4 * MAX_FACES:
-        raise InputError(f"{path}: describes more than {MAX_FACES:,} triangles; simplify the mesh first")
-    textures = [
-        material["pbrMetallicRoughness"]["baseColorTexture"]
-        for material in tree.get("materials", [])
-        if "baseColorTexture" in material.get("pbrMetallicRoughness", {})
-    ]
-    if any(texture.get("texCoord", 0) != 0 for texture in textures):
-        raise InputError(f"{path}: its texture uses a second set of coordinates; export it again with only one")
-    return bool(textures)
-
-
-def _is_deep(nodes: list[dict[str, Any]]) -> bool:
-    """Whether some node has more than MAX_NODE_DEPTH ancestors, or is its own."""
-    parents = {child: number for number, node in enumerate(nodes) for child in node.get("children", [])}
-    for ancestor in range(len(nodes)):
-        depth = 0
-        while ancestor in parents:
-            ancestor, depth = parents[ancestor], depth + 1
-            if depth > MAX_NODE_DEPTH:
-                return True
-    return False

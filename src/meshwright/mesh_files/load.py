@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,15 @@ from jaxtyping import Float, Int
 
 from meshwright.errors import InputError
 from meshwright.mesh import Mesh
-from meshwright.mesh_files.gltf import check_gltf
-from meshwright.mesh_files.parts import Part, read_parts
+from meshwright.mesh_files.parts import Part, check_parts
+from meshwright.mesh_files.read_gltf import read_gltf
+from meshwright.mesh_files.read_obj import read_obj
+from meshwright.mesh_files.read_ply import read_ply
+from meshwright.mesh_files.read_stl import read_stl
 from meshwright.mesh_files.textures import merge_textures
+from meshwright.mesh_files.y_up import to_world
 
-MAX_FILE_BYTES = 512 << 20
+_READERS = {".glb": read_gltf, ".gltf": read_gltf, ".obj": read_obj, ".ply": read_ply, ".stl": read_stl}
 
 
 def load_mesh(path: str | os.PathLike[str]) -> Mesh:
@@ -29,21 +34,15 @@ def load_mesh(path: str | os.PathLike[str]) -> Mesh:
         InputError: the file is missing, damaged, too large, holds no triangles or needs an unsupported extension.
     """
     path = Path(path)
-    if path.suffix.lower() not in (".glb", ".gltf", ".obj", ".ply", ".stl"):
+    suffix = path.suffix.lower()
+    if suffix not in _READERS:
         raise InputError(f"{path}: not a mesh file this program reads; convert it to .glb, .obj, .ply or .stl")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; check the path")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise InputError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; simplify the mesh first")
     with _as_input_error(path):
-        is_gltf = path.suffix.lower() in (".glb", ".gltf")
-        names_texture = is_gltf and check_gltf(path)
-        parts = read_parts(path, is_gltf)
+        parts = _READERS[suffix](path)
         if not parts:
             raise InputError(f"{path}: holds no triangles; export the object as a triangle mesh")
-        if names_texture and all(part.picture is None for part in parts):
-            raise InputError(f"{path}: its texture is missing or damaged; put it beside the file or export it again")
-        return _merge(parts)
+        check_parts(parts, path)
+        return _merge([replace(part, vertices=to_world(part.vertices).astype(np.float32)) for part in parts])
 
 
 @contextlib.contextmanager
@@ -51,8 +50,8 @@ def _as_input_error(path: Path) -> Iterator[None]:
     """Whatever a parser raises on a damaged file becomes one line."""
     try:
         yield
-    except InputError:
-        raise
+    except InputError as error:
+        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
     except Exception as error:
         raise InputError(
             f"{path}: damaged or not what its suffix says ({type(error).__name__}); export it again"
