@@ -32,8 +32,8 @@ def textured_box(sides: tuple[float, float, float] = (2.0, 1.0, 0.5)) -> Mesh:
 
 
 def two_parts() -> Mesh:
-    """A ball above a box, coloured at the vertices."""
-    ball, box = colored_ball((0.3, 0.0, 0.9), 0.4), textured_box()
+    """A ball on a box, coloured at the vertices."""
+    ball, box = colored_ball((0.3, 0.0, 0.6), 0.4), textured_box()
     return Mesh(
         torch.cat([ball.vertices, box.vertices]),
         torch.cat([ball.faces, box.faces + len(ball.vertices)]),

@@ -235,7 +235,8 @@ def test_manifests_say_what_to_render_and_what_is_known_of_it(objects: Path, tmp
 def test_whatever_happens_in_a_process_of_its_own_stays_there(function: object, arguments: tuple, kind: str) -> None:
     if kind == "memory" and not LINUX:
         pytest.skip("memory is limited on Linux alone")
-    outcome = run_isolated(function, arguments, Limits(seconds=1.0 if kind == "time" else 30.0, memory_mib=1024))  # type: ignore[arg-type]
+    limits = Limits(seconds=1.0 if kind == "time" else 30.0, memory_mib=1024)
+    ((_, outcome),) = run_isolated(function, [arguments], 1, limits)  # type: ignore[arg-type]
     assert outcome.kind == kind
     assert outcome.reason
 

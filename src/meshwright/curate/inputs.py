@@ -30,8 +30,8 @@ class ObjectFile:
 def find_objects(paths: Sequence[Path], suffixes: Sequence[str]) -> list[ObjectFile]:
     """All mesh files of ``paths``, by name: files, folders (with everything in them), or manifests.
 
-    A manifest is a JSON list of {"path": ..., and perhaps "source", "licence", "credit", "split"}; a folder with a
-    manifest.json holds what that says. Names are paths within the folder, as in ``aws__chair``.
+    A manifest is a JSON list of {"path": ..., and perhaps "name", "source", "licence", "credit", "split"}; a folder
+    with a manifest.json holds what that says. Names are paths within the folder, as in ``aws__chair``.
 
     Raises:
         InputError: something is missing, or there is nothing to render.
@@ -74,7 +74,8 @@ def _of_manifest(manifest: Path, suffixes: Sequence[str]) -> list[ObjectFile]:
         if path is None:
             raise InputError(f"{where}: there is no file {candidates[0]}; correct its path or take the entry out")
         if path.suffix.lower() in suffixes:
-            relative = path.relative_to(manifest.parent) if path.is_relative_to(manifest.parent) else Path(path.name)
+            named = Path(f"{entry.get('name') or path.stem}{path.suffix}")
+            relative = path.relative_to(manifest.parent) if path.is_relative_to(manifest.parent) else named
             facts = {key: str(entry.get(key) or "") for key in ("source", "licence", "split")}
             credit = str(entry.get("credit") or entry.get("repo") or "")
             found.append(ObjectFile(_name(relative), path, credit=credit, **facts))

@@ -8,12 +8,13 @@ import contextlib
 import dataclasses
 import errno
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 from meshwright.errors import InputError
 
 _ORPHAN_GRACE_S = 5.0
+_MOST_TRIES = 3  # of a task whose process somebody else killed
 
 
 @dataclass(frozen=True)
@@ -40,19 +42,21 @@ class Limits:
 @dataclass(frozen=True)
 class Outcome:
     """How a process ended. ``kind``: done, input (the file cannot be used), time, memory, killed (by somebody else),
-    crash, bug, or system (the disk is full, say: no fault of the file's). ``reason``: one line, empty when done."""
+    crash, bug, or system (the disk is full, say: no fault of the file's). ``reason``: one line, empty when done.
+    ``value``: what the function returned."""
 
     kind: str
     reason: str
     seconds: float
     cpu_seconds: float
     peak_mib: float
+    value: Any = None
 
 
 class Isolated:
     """``function(*arguments)`` running in a process of its own; both must be picklable."""
 
-    def __init__(self, function: Callable[..., None], arguments: tuple[Any, ...], limits: Limits) -> None:
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], limits: Limits) -> None:
         context = _context()
         self._limits = limits
         self._answer, answer = context.Pipe(duplex=False)
@@ -104,9 +108,37 @@ class Isolated:
         self._process.join()
 
 
-def run_isolated(function: Callable[..., None], arguments: tuple[Any, ...], limits: Limits) -> Outcome:
-    """Run to the end."""
-    return Isolated(function, arguments, limits).finish()
+def run_isolated(
+    function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], workers: int, limits: Limits
+) -> Iterator[tuple[int, Outcome]]:
+    """``function(*task)`` for all tasks, ``workers`` at a time, each in a process of its own: its number and how it
+    ended, in the order they end. A task whose process was killed from outside is tried again.
+
+    Raises:
+        InputError: the system does not play along, whatever the task: a full disk, say.
+    """
+    waiting = [(number, 1) for number in range(len(tasks))][::-1]
+    running: dict[Isolated, tuple[int, int]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                number, attempt = waiting.pop()
+                running[Isolated(function, tasks[number], limits)] = (number, attempt)
+            multiprocessing.connection.wait(
+                [process.sentinel for process in running], min(process.seconds_left for process in running)
+            )
+            for process in [process for process in running if process.is_over]:
+                number, attempt = running.pop(process)
+                outcome = process.finish()
+                if outcome.kind == "system":
+                    raise InputError(f"cannot go on ({outcome.reason}); mend that and run it again")
+                if outcome.kind == "killed" and attempt < _MOST_TRIES:
+                    waiting.append((number, attempt + 1))
+                    continue
+                yield number, outcome
+    finally:
+        for process in running:
+            process.kill()
 
 
 def _context() -> multiprocessing.context.BaseContext:
@@ -124,12 +156,12 @@ def _received(connection: Connection) -> Outcome | None:
         return None
 
 
-def _in_child(function: Callable[..., None], arguments: tuple[Any, ...], limits: Limits, answer: Connection) -> None:
+def _in_child(function: Callable[..., Any], arguments: tuple[Any, ...], limits: Limits, answer: Connection) -> None:
     _limit(limits)
     started = time.monotonic()
-    kind, reason = "done", ""
+    kind, reason, value = "done", "", None
     try:
-        function(*arguments)
+        value = function(*arguments)
     except InputError as error:
         kind, reason = "input", _one_line(error)
     except Exception as error:
@@ -140,7 +172,7 @@ def _in_child(function: Callable[..., None], arguments: tuple[Any, ...], limits:
         else:
             kind, reason = "bug", f"{type(error).__name__}: {_one_line(error)}"
             traceback.print_exc()
-    answer.send(Outcome(kind, reason, time.monotonic() - started, time.process_time(), _peak_mib()))
+    answer.send(Outcome(kind, reason, time.monotonic() - started, time.process_time(), _peak_mib(), value))
     answer.close()
 
 

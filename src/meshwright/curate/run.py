@@ -13,13 +13,12 @@ the same bytes as one that was not: `dataset_digest`.
 import dataclasses
 import hashlib
 import json
-import multiprocessing.connection
 import os
 import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 
 from meshwright.curate.inputs import ObjectFile, find_objects
-from meshwright.curate.isolate import Isolated, Limits, Outcome
+from meshwright.curate.isolate import Limits, Outcome, run_isolated
 from meshwright.curate.object_files import ObjectRecord, object_files
 from meshwright.curate.render import MESH_SUFFIXES, DrawOptions, Renderer, render_builtin
 from meshwright.curate.view_sets import ViewOptions
@@ -39,7 +38,6 @@ RendererName = Literal["builtin"]
 
 _FORMAT = "meshwright-rendered-objects"
 _VERSION = 1
-_MOST_TRIES = 3  # of an object whose process somebody else killed
 
 
 @dataclass(frozen=True)
@@ -100,8 +98,10 @@ def render_objects(options: CurateRenderOptions, progress: Progress = silent) ->
     started = time.monotonic()
     jobs, there = prepare(options)
     workers = options.workers or os.cpu_count() or 1
-    for job, outcome in run_jobs(jobs, workers, options.limits, progress):
-        note_outcome(job, outcome)
+    ended = run_isolated(render_job, [(job,) for job in jobs], workers, options.limits)
+    for count, (number, outcome) in enumerate(ended, 1):
+        note_outcome(jobs[number], outcome)
+        progress("render", count / len(jobs), f"{jobs[number].item.name}: {outcome.reason or 'done'}")
     return finish(options, jobs, there, started)
 
 
@@ -208,40 +208,6 @@ def publish(files: Mapping[str, bytes], folder: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def run_jobs(
-    jobs: Iterable[Job], workers: int, limits: Limits, progress: Progress = silent
-) -> Iterator[tuple[Job, Outcome]]:
-    """Render ``workers`` objects at a time, each in a process of its own, and say how each ended, in the order they do.
-
-    An object whose process was killed from outside is tried again.
-    """
-    waiting = [(job, 1) for job in jobs][::-1]
-    total, ended = len(waiting), 0
-    running: dict[Isolated, tuple[Job, int]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                job, attempt = waiting.pop()
-                running[Isolated(render_job, (job,), limits)] = (job, attempt)
-            multiprocessing.connection.wait(
-                [process.sentinel for process in running], min(process.seconds_left for process in running)
-            )
-            for process in [process for process in running if process.is_over]:
-                job, attempt = running.pop(process)
-                outcome = process.finish()
-                if outcome.kind == "killed" and attempt < _MOST_TRIES:
-                    waiting.append((job, attempt + 1))
-                    continue
-                if outcome.kind == "system":
-                    raise InputError(f"{job.dataset}: cannot go on ({outcome.reason}); mend that and run it again")
-                ended += 1
-                progress("render", ended / total, f"{job.item.name}: {outcome.reason or 'done'}")
-                yield job, outcome
-    finally:
-        for process in running:
-            process.kill()
-
-
 def note_outcome(job: Job, outcome: Outcome) -> None:
     """Write down why an object failed, and what it took."""
     name = job.item.name
@@ -252,6 +218,7 @@ def note_outcome(job: Job, outcome: Outcome) -> None:
         with atomic_path(job.dataset / "failed" / f"{name}.json") as temporary:
             temporary.write_text(json.dumps(failure, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     line = {"name": name, **dataclasses.asdict(outcome), "at": round(time.time(), 1)}
+    del line["value"]
     with (job.dataset / "run.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
