@@ -18,12 +18,13 @@ from meshwright.curate import (
     CurateSelectOptions,
     DrawOptions,
     RenderedObject,
-    ViewOptions,
+    ViewSetOptions,
     check_dataset,
     draw,
     preview_dataset,
     render_objects,
     select_objects,
+    view_set_cameras,
 )
 from meshwright.curate.check import check_object
 from meshwright.errors import InputError
@@ -33,7 +34,7 @@ from small_objects import colored_ball, textured_box, two_parts
 
 @pytest.fixture(scope="module")
 def rendered() -> RenderedObject:
-    cameras = ViewOptions("random", 8, distance=(3.0, 4.0)).cameras(np.random.default_rng(1))
+    cameras = view_set_cameras(ViewSetOptions("random", 8, distance=(3.0, 4.0)), np.random.default_rng(1))
     return draw("parts", two_parts(), cameras, 96)
 
 
@@ -132,7 +133,7 @@ def test_a_manifest_is_rendered_checked_and_shown(chosen: tuple[Path, dict[str, 
     manifest, _ = chosen
     entries = json.loads(manifest.read_text())["objects"]
     assert [entry["name"] for entry in entries] == ["ball", "box", "parts"]
-    views, drawing = ViewOptions("random", 5, distance=(3.0, 4.0)), DrawOptions(64)
+    views, drawing = ViewSetOptions("random", 5, distance=(3.0, 4.0)), DrawOptions(64)
     summary = render_objects(CurateRenderOptions((manifest,), tmp_path / "set", views, drawing, workers=2))
     assert summary.rendered == 3
     checked = check_dataset(CurateCheckOptions(tmp_path / "set"))

@@ -16,13 +16,21 @@ import torch
 
 from meshwright import load_views
 from meshwright.cameras import Cameras
-from meshwright.curate import RenderedFolder
+from meshwright.curate import (
+    VIEW_SETS,
+    CurateRenderOptions,
+    DrawOptions,
+    Limits,
+    RenderedFolder,
+    ViewSetOptions,
+    dataset_digest,
+    draw,
+    render_objects,
+    view_set_cameras,
+)
 from meshwright.curate.inputs import find_objects
-from meshwright.curate.isolate import Limits, run_isolated
+from meshwright.curate.isolate import run_isolated
 from meshwright.curate.normalize import denormalized, normalization_of, normalized
-from meshwright.curate.render import DrawOptions, draw
-from meshwright.curate.run import CurateRenderOptions, dataset_digest, render_objects
-from meshwright.curate.view_sets import VIEW_SETS, ViewOptions
 from meshwright.errors import InputError
 from meshwright.mesh_files import load_mesh
 from small_objects import colored_ball, textured_box, two_parts, write_objects
@@ -33,7 +41,7 @@ LINUX = sys.platform == "linux"
 
 def options(objects: Path, out: Path, **changes: object) -> CurateRenderOptions:
     plain = CurateRenderOptions(
-        (objects,), out, ViewOptions("instantmesh", 6), DrawOptions(SIZE_PX), Limits(60.0), workers=2
+        (objects,), out, ViewSetOptions("instantmesh", 6), DrawOptions(SIZE_PX), Limits(60.0), workers=2
     )
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 
@@ -96,7 +104,7 @@ def test_colours_are_those_of_the_texture() -> None:
 def test_normals_look_at_the_camera_whichever_way_faces_are_wound() -> None:
     mesh = textured_box()
     inside_out = mesh.replace(faces=mesh.faces.flip(1), uv_faces=None, uv=None, texture=None)
-    cameras = ViewOptions("instantmesh", 4).cameras(np.random.default_rng(0))
+    cameras = view_set_cameras(ViewSetOptions("instantmesh", 4), np.random.default_rng(0))
     right = draw("a", mesh.replace(uv_faces=None, uv=None, texture=None), cameras, 48)
     wrong = draw("b", inside_out, cameras, 48)
     assert torch.equal(right.normals, wrong.normals)
@@ -109,7 +117,9 @@ def test_drawing_the_rectangle_around_the_object_is_drawing_the_whole(lighting: 
     from meshwright.raster import render
 
     mesh = two_parts()
-    cameras = ViewOptions("random", 5, distance=(1.5, 4.0), fov_deg=(20.0, 60.0)).cameras(np.random.default_rng(2))
+    cameras = view_set_cameras(
+        ViewSetOptions("random", 5, distance=(1.5, 4.0), fov_deg=(20.0, 60.0)), np.random.default_rng(2)
+    )
     ours = draw("parts", mesh, cameras, 96, lighting)  # type: ignore[arg-type]
     whole = render(mesh, cameras, 96, 96, background=0.0)
     assert (ours.rgba[:, 3].float() / 255 - whole.alpha[:, 0]).abs().mean() < 1e-3
@@ -136,17 +146,17 @@ def test_normalization_fills_the_cube_and_can_be_undone(fit: str) -> None:
 
 @pytest.mark.parametrize("name", VIEW_SETS)
 def test_every_view_set_looks_at_the_origin(name: str) -> None:
-    views = ViewOptions(name)  # type: ignore[arg-type]
-    cameras = views.cameras(np.random.default_rng(4))
+    views = ViewSetOptions(name)  # type: ignore[arg-type]
+    cameras = view_set_cameras(views, np.random.default_rng(4))
     uv, depth_z = cameras.project(torch.zeros(1, 3))
     assert (uv - 0.5).abs().max() < 1e-5
     assert (depth_z[:, 0] - cameras.positions.norm(dim=1)).abs().max() < 1e-5
-    again = views.cameras(np.random.default_rng(4))
+    again = view_set_cameras(views, np.random.default_rng(4))
     assert torch.equal(cameras.T_world_camera, again.T_world_camera)
 
 
 def test_the_published_sets_keep_to_their_ranges() -> None:
-    cameras = ViewOptions("instantmesh", 400).cameras(np.random.default_rng(0))
+    cameras = view_set_cameras(ViewSetOptions("instantmesh", 400), np.random.default_rng(0))
     distance, height = cameras.positions.norm(dim=1), cameras.positions[:, 2]
     assert distance.min() > 2.0
     assert distance.min() < 2.05
@@ -157,8 +167,8 @@ def test_the_published_sets_keep_to_their_ranges() -> None:
     assert height.max() < 1.6
     assert height.max() > 1.5
     assert torch.allclose(1 / (2 * cameras.intrinsics[:, 1]), torch.tan(torch.deg2rad(torch.tensor(25.0))), atol=1e-5)
-    assert len(ViewOptions("mindone").cameras(np.random.default_rng(0))) == 16
-    circle = ViewOptions("circle").cameras(np.random.default_rng(0))
+    assert len(view_set_cameras(ViewSetOptions("mindone"), np.random.default_rng(0))) == 16
+    circle = view_set_cameras(ViewSetOptions("circle"), np.random.default_rng(0))
     azimuth = torch.rad2deg(torch.atan2(circle.positions[:, 1], circle.positions[:, 0])) % 360
     assert (azimuth - 45 * torch.arange(8)).abs().max() < 1e-3
     assert torch.allclose(torch.rad2deg(torch.asin(circle.positions[:, 2] / 4)), torch.tensor(20.0), atol=1e-3)
@@ -235,7 +245,7 @@ def test_manifests_say_what_to_render_and_what_is_known_of_it(objects: Path, tmp
 def test_whatever_happens_in_a_process_of_its_own_stays_there(function: object, arguments: tuple, kind: str) -> None:
     if kind == "memory" and not LINUX:
         pytest.skip("memory is limited on Linux alone")
-    limits = Limits(seconds=1.0 if kind == "time" else 30.0, memory_mib=1024)
+    limits = Limits(time_limit_s=1.0 if kind == "time" else 30.0, memory_limit_mib=1024)
     ((_, outcome),) = run_isolated(function, [arguments], 1, limits)  # type: ignore[arg-type]
     assert outcome.kind == kind
     assert outcome.reason
@@ -257,13 +267,10 @@ def children_of(pid: int) -> list[int]:
 RUN = """
 import sys
 from pathlib import Path
-from meshwright.curate.isolate import Limits
-from meshwright.curate.render import DrawOptions
-from meshwright.curate.run import CurateRenderOptions, render_objects
-from meshwright.curate.view_sets import ViewOptions
+from meshwright.curate import CurateRenderOptions, DrawOptions, Limits, ViewSetOptions, render_objects
 if __name__ == "__main__":
     objects, out = map(Path, sys.argv[1:])
-    views, drawing = ViewOptions("instantmesh", 16), DrawOptions(256)
+    views, drawing = ViewSetOptions("instantmesh", 16), DrawOptions(256)
     render_objects(CurateRenderOptions((objects,), out, views, drawing, Limits(60.0), workers=1))
 """
 
@@ -320,7 +327,7 @@ def test_a_rendered_object_is_reconstructed(tmp_path: Path) -> None:
 
     colored_ball().save(tmp_path / "ball.ply")
     render_objects(
-        CurateRenderOptions((tmp_path / "ball.ply",), tmp_path / "out", ViewOptions("circle"), DrawOptions(96))
+        CurateRenderOptions((tmp_path / "ball.ply",), tmp_path / "out", ViewSetOptions("circle"), DrawOptions(96))
     )
     views = load_views(tmp_path / "out" / "objects" / "ball")
     mesh = reconstruct(views, resolution=48, refine="off", vertex_colors=True)

@@ -1,7 +1,7 @@
 """Whether a data set holds what it should: every file read, and pictures, depth, normals and cameras compared."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,9 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from meshwright.cameras import Cameras
-from meshwright.curate.isolate import Limits, run_isolated
+from meshwright.curate.isolate import run_isolated
 from meshwright.curate.layouts import open_dataset
 from meshwright.curate.object_files import RenderedObject
+from meshwright.curate.options import CurateCheckOptions
 from meshwright.curate.rendered_folder import RenderedFolder
 from meshwright.curate.shards import Shards
 from meshwright.errors import InputError
@@ -22,17 +23,6 @@ _MOST_ASTRAY = 0.02  # share of pixels or points that may disagree: thin parts f
 _DEPTH_SLACK = 0.02
 _MOST_COLOR_ERROR = 0.1
 _CORNER = 3.0**0.5 + 1e-3  # of [-1, 1]^3
-
-
-@dataclass(frozen=True)
-class CurateCheckOptions:
-    """Options of `meshwright curate check`."""
-
-    dataset: Path
-    """A data set in any layout that can be read."""
-    workers: int = 1
-    """Objects checked side by side."""
-    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)

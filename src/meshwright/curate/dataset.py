@@ -10,7 +10,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from meshwright.cameras import Cameras, Rays
 from meshwright.curate.object_files import RenderedObject
+from meshwright.curate.options import SampleOptions
 from meshwright.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -40,46 +41,6 @@ class ObjectSource(Protocol):
     def read(self, name: str, views: Sequence[int] | None = None) -> RenderedObject:
         """The chosen views, in the order given; all when None. Raises: InputError: the object is broken."""
         ...
-
-
-@dataclass(frozen=True)
-class SampleOptions:
-    """How a sample is drawn from an object. Defaults are those of the published training of stage 1."""
-
-    inputs: int = 6
-    """Views that the model is given."""
-    targets: int = 4
-    """Further views that only supervise."""
-    supervise_inputs: bool = True
-    """The input views supervise as well; they come first among the targets."""
-    input_px: int = 320
-    """Side of the input pictures."""
-    crop_px: int = 192
-    """Side of the target pictures."""
-    render_px: tuple[int, int] = (192, 512)
-    """Targets are resized to a side drawn evenly from this range (never above that of the files) and then cropped,
-    all in one place. Equal to ``crop_px`` twice: whole pictures."""
-    background: Literal["white", "black", "random"] = "white"
-    """What stands behind the object; random: one grey a sample."""
-    rotate_z: bool = True
-    """Turn the world about z by any angle: cameras and normals."""
-    scale: tuple[float, float] = (0.7, 1.1)
-    """Scale the world about the origin by a factor drawn evenly from this range: camera distances and depth."""
-    scale_probability: float = 0.5
-    """Share of the samples that are scaled."""
-    camera_noise: float = 0.02
-    """Added evenly within +- this to each of the 16 numbers of the input cameras; targets keep theirs."""
-
-    def __post_init__(self) -> None:
-        if self.inputs < 1 or self.targets < 0 or self.targets + self.inputs * self.supervise_inputs < 1:
-            raise InputError("a sample needs at least one input and one supervised view; choose more of them")
-        low, high = self.render_px
-        if not 16 <= self.crop_px <= low <= high:
-            raise InputError(
-                f"render_px {low}..{high} must rise from crop_px {self.crop_px} or more, which is at least 16"
-            )
-        if not 0 < self.scale[0] <= self.scale[1] or not 0 <= self.scale_probability <= 1 or self.camera_noise < 0:
-            raise InputError("scale must rise from above 0, scale_probability lie in [0, 1], camera_noise not below 0")
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,24 +19,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from meshwright.curate.options import Limits
 from meshwright.errors import InputError
 
 _ORPHAN_GRACE_S = 5.0
 _MOST_TRIES = 3  # of a task whose process somebody else killed
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one object may take."""
-
-    seconds: float = 300.0
-    """Seconds after which its process is ended."""
-    memory_mib: int = 4096
-    """MiB of memory beyond what the libraries take."""
-
-    def __post_init__(self) -> None:
-        if self.seconds <= 0 or self.memory_mib < 64:
-            raise InputError("limits must be above 0 seconds and at least 64 MiB")
 
 
 @dataclass(frozen=True)
@@ -74,7 +61,7 @@ class Isolated:
 
     @property
     def seconds_left(self) -> float:
-        return max(0.0, self._started + self._limits.seconds - time.monotonic())
+        return max(0.0, self._started + self._limits.time_limit_s - time.monotonic())
 
     @property
     def is_over(self) -> bool:
@@ -94,7 +81,7 @@ class Isolated:
         if answer is not None:
             return dataclasses.replace(answer, seconds=seconds)
         if late or (code is not None and -code == getattr(signal, "SIGALRM", None)):
-            return Outcome("time", f"took longer than {self._limits.seconds:g} s", seconds, 0.0, 0.0)
+            return Outcome("time", f"took longer than {self._limits.time_limit_s:g} s", seconds, 0.0, 0.0)
         if code == -signal.SIGKILL:
             reason = "its process was killed (by the system when memory ran out, or by a person)"
             return Outcome("killed", reason, seconds, 0.0, 0.0)
@@ -166,7 +153,7 @@ def _in_child(function: Callable[..., Any], arguments: tuple[Any, ...], limits: 
         kind, reason = "input", _one_line(error)
     except Exception as error:
         if _is_out_of_memory(error):
-            kind, reason = "memory", f"needs more than {limits.memory_mib} MiB"
+            kind, reason = "memory", f"needs more than {limits.memory_limit_mib} MiB"
         elif isinstance(error, OSError):
             kind, reason = "system", _one_line(error)
         else:
@@ -194,13 +181,13 @@ def _limit(limits: Limits) -> None:
     if hasattr(signal, "setitimer"):
         # Should whoever watches be killed first, the process still ends.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, limits.seconds + _ORPHAN_GRACE_S)
+        signal.setitimer(signal.ITIMER_REAL, limits.time_limit_s + _ORPHAN_GRACE_S)
     if sys.platform == "linux":
         import resource
 
         with open("/proc/self/statm", encoding="ascii") as file:
             mapped = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        most = mapped + (limits.memory_mib << 20)
+        most = mapped + (limits.memory_limit_mib << 20)
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -5,7 +5,6 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -21,27 +20,15 @@ from meshwright.curate.foreign_layouts import (
     write_mindone_list,
 )
 from meshwright.curate.object_files import Normalization, ObjectRecord, RenderedObject, object_files
+from meshwright.curate.options import CurateConvertOptions
 from meshwright.curate.rendered_folder import RenderedFolder
 from meshwright.curate.shards import Shards
 from meshwright.errors import InputError
 from meshwright.progress import Progress, silent
 
 Split = Literal["all", "train", "validation", "test"]
-LayoutName = Literal["meshwright", "instantmesh", "mindone"]
 
 VALIDATION_SHARE, TEST_SHARE = 0.05, 0.05
-
-
-@dataclass(frozen=True)
-class CurateConvertOptions:
-    """Options of `meshwright curate convert`."""
-
-    source: Path
-    """A data set in any layout that can be read."""
-    out: Path
-    """Folder for the new one; made when missing."""
-    layout: LayoutName = "meshwright"
-    """meshwright, instantmesh (TencentARC) or mindone."""
 
 
 def open_dataset(path: str | os.PathLike[str], split: Split = "all") -> ObjectSource:

@@ -1,14 +1,11 @@
 """Bringing an object into [-1, 1]^3, and back."""
 
-from typing import Literal
-
 import torch
 
 from meshwright.curate.object_files import Normalization
+from meshwright.curate.options import Fit
 from meshwright.errors import InputError
 from meshwright.mesh import Mesh
-
-Fit = Literal["box", "sphere"]
 
 
 def normalization_of(mesh: Mesh, fit: Fit = "box") -> Normalization:

@@ -1,37 +1,14 @@
 """A contact sheet of a data set."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from meshwright.curate.layouts import open_dataset
 from meshwright.curate.object_files import RenderedObject
-from meshwright.errors import InputError
+from meshwright.curate.options import CuratePreviewOptions
 from meshwright.images import resize, write_image
 from meshwright.progress import Progress, silent
-
-
-@dataclass(frozen=True)
-class CuratePreviewOptions:
-    """Options of `meshwright curate preview`."""
-
-    dataset: Path
-    """A data set in any layout that can be read."""
-    out: Path = Path("preview.png")
-    """The picture to write."""
-    objects: int = 12
-    """How many objects, evenly chosen; one row each."""
-    views: int = 5
-    """How many views of each; then depth and normals of the first."""
-    tile_px: int = 160
-    """Side of a tile."""
-
-    def __post_init__(self) -> None:
-        if min(self.objects, self.views) < 1 or not 16 <= self.tile_px <= 1024:
-            raise InputError("a preview needs one object, one view and tiles of 16 to 1024 px at least; ask for more")
 
 
 def preview_dataset(options: CuratePreviewOptions, progress: Progress = silent) -> None:

@@ -8,40 +8,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from meshwright.cameras import Cameras
-from meshwright.curate.normalize import Fit, normalization_of, normalized
+from meshwright.curate.normalize import normalization_of, normalized
 from meshwright.curate.object_files import Normalization, RenderedObject
+from meshwright.curate.options import DrawOptions, Lighting
 from meshwright.errors import InputError
 from meshwright.mesh import Mesh
 from meshwright.mesh_files import load_mesh
 from meshwright.raster import render
 
-Lighting = Literal["unlit", "studio", "varied"]
-
 MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
 _STUDIO_BELOW, _STUDIO_ABOVE = 0.5, 1.0
-
-
-@dataclass(frozen=True)
-class DrawOptions:
-    """How an object is drawn."""
-
-    size_px: int = 512
-    """Side of the pictures."""
-    fit: Fit = "box"
-    """What becomes [-1, 1]: the longest side of the bounding box, or a sphere around its centre."""
-    lighting: Lighting = "unlit"
-    """unlit: the base colour. studio: even light. varied: random lights, another set for each object (Blender)."""
-
-    def __post_init__(self) -> None:
-        if not 16 <= self.size_px <= 4096:
-            raise InputError(f"pictures of {self.size_px} px cannot be drawn; choose 16 to 4096")
 
 
 @dataclass(frozen=True, eq=False)

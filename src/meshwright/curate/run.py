@@ -19,50 +19,24 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from meshwright.curate.inputs import ObjectFile, find_objects
-from meshwright.curate.isolate import Limits, Outcome, run_isolated
+from meshwright.curate.isolate import Outcome, run_isolated
 from meshwright.curate.object_files import ObjectRecord, object_files
-from meshwright.curate.render import MESH_SUFFIXES, DrawOptions, Renderer, render_builtin
-from meshwright.curate.view_sets import ViewOptions
+from meshwright.curate.options import CurateRenderOptions, DrawOptions, RendererName, ViewSetOptions
+from meshwright.curate.render import MESH_SUFFIXES, Renderer, render_builtin
+from meshwright.curate.view_sets import view_set_cameras
 from meshwright.errors import InputError
 from meshwright.files import atomic_path
 from meshwright.progress import Progress, silent
 
-RendererName = Literal["builtin"]
-
 _FORMAT = "meshwright-rendered-objects"
 _VERSION = 1
-
-
-@dataclass(frozen=True)
-class CurateRenderOptions:
-    """Options of `meshwright curate render`."""
-
-    objects: tuple[Path, ...]
-    """Files or folders of GLB, glTF, OBJ, PLY or STL, or a manifest of `meshwright curate select`."""
-    out: Path
-    """Folder of the data set; a run that was stopped goes on there."""
-    views: ViewOptions = field(default_factory=ViewOptions)
-    draw: DrawOptions = field(default_factory=DrawOptions)
-    limits: Limits = field(default_factory=Limits)
-    renderer: RendererName = "builtin"
-    """What draws: the package's own rasteriser."""
-    seed: int = 0
-    """Random views depend on it and on the object's content alone."""
-    workers: int = 0
-    """Objects drawn side by side; 0: one for each processor."""
-    retry_failed: bool = False
-    """Try objects again that failed in an earlier run."""
-
-    def __post_init__(self) -> None:
-        if self.workers < 0:
-            raise InputError(f"{self.workers} workers cannot work; use 1 or more, or 0 for one each processor")
 
 
 @dataclass(frozen=True)
@@ -83,7 +57,7 @@ class Job:
 
     item: ObjectFile
     dataset: Path
-    views: ViewOptions
+    views: ViewSetOptions
     draw: DrawOptions
     renderer: RendererName
     seed: int
@@ -164,7 +138,7 @@ def render_job(job: Job) -> None:
         raise InputError(f"{item.path}: cannot be read ({(error.strerror or '').lower()}); check it") from None
     # The content decides on the views, not the name or the order: a set that grows or moves keeps its pictures.
     generator = np.random.default_rng([job.seed, int(sha256[:16], 16)])
-    cameras = job.views.cameras(generator)
+    cameras = view_set_cameras(job.views, generator)
     draw: Renderer = {"builtin": render_builtin}[job.renderer]
     drawn = draw(item.name, item.path, cameras, job.draw, int(generator.integers(1 << 31)))
     record = ObjectRecord(

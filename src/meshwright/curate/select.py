@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from meshwright.curate.inputs import ObjectFile, find_objects
-from meshwright.curate.isolate import Limits, run_isolated
+from meshwright.curate.isolate import run_isolated
 from meshwright.curate.layouts import split_of
 from meshwright.curate.normalize import normalization_of, normalized
+from meshwright.curate.options import CurateSelectOptions
 from meshwright.curate.render import MESH_SUFFIXES
 from meshwright.files import atomic_path
 from meshwright.mesh import Mesh
@@ -24,33 +25,6 @@ from meshwright.progress import Progress, silent
 
 _SAME = 1e-4  # vertices of an object of size 2 that are nearer than this are the same
 _LARGEST_PALETTE = 64 * 64  # texels
-
-
-@dataclass(frozen=True)
-class CurateSelectOptions:
-    """Options of `meshwright curate select`. Rules are asked in the order in which they stand here."""
-
-    objects: tuple[Path, ...]
-    """Files or folders of GLB, glTF, OBJ, PLY or STL, or a manifest."""
-    out: Path
-    """The manifest to write, for `meshwright curate render`."""
-    most_faces: int = 2_000_000
-    """huge: more triangles than this."""
-    least_faces: int = 8
-    """empty: fewer triangles than this."""
-    least_thickness: float = 0.01
-    """flat: the shortest side of its box is a smaller share of the longest."""
-    textureless: bool = False
-    """Keep objects without colours, or of one colour."""
-    most_objects: int = 1
-    """scene: falls into more than so many large parts (each a tenth of the surface) that stand clear of each other."""
-    hold_out_sources: tuple[str, ...] = ()
-    """Sources whose objects all go to the test split."""
-    seed: int = 0
-    """Of the split into train (0.9), validation and test (0.05 each), by a digest of the object's name."""
-    workers: int = 0
-    """Files read side by side; 0: one for each processor."""
-    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from meshwright.curate.object_files import (
@@ -21,6 +20,7 @@ from meshwright.curate.object_files import (
     read_record,
     read_view_count,
 )
+from meshwright.curate.options import CuratePackOptions
 from meshwright.curate.rendered_folder import RenderedFolder
 from meshwright.errors import InputError
 from meshwright.files import atomic_path
@@ -29,22 +29,6 @@ from meshwright.untrusted import parse_json, read_untrusted
 
 _MAX_INDEX_BYTES = 256 << 20
 _MAX_FILE_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class CuratePackOptions:
-    """Options of `meshwright curate pack`."""
-
-    dataset: Path
-    """A data set of `meshwright curate render`."""
-    out: Path
-    """Folder for the shards; made when missing."""
-    shard_mib: int = 1024
-    """A shard is closed with the object that takes it over this size."""
-
-    def __post_init__(self) -> None:
-        if self.shard_mib < 1:
-            raise InputError(f"shards of {self.shard_mib} MiB hold nothing; choose 1 or more")
 
 
 def pack(options: CuratePackOptions, progress: Progress = silent) -> list[Path]:

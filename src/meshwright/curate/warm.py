@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from meshwright.curate.object_files import encode_normals, encode_png
-from meshwright.curate.render import DrawOptions, render_builtin
-from meshwright.curate.view_sets import ViewOptions
+from meshwright.curate.options import DrawOptions, ViewSetOptions
+from meshwright.curate.render import render_builtin
+from meshwright.curate.view_sets import view_set_cameras
 from meshwright.mesh import Mesh
 
 torch.set_num_threads(1)  # objects are drawn side by side; and threads would not survive the fork
@@ -21,7 +22,7 @@ def _draw_once() -> None:
 
     vertices, faces = torch.eye(3), torch.tensor([[0, 1, 2]])
     textured = Mesh(vertices, faces, uv=torch.rand(3, 2), uv_faces=faces, texture=torch.rand(3, 128, 128))
-    cameras = ViewOptions("instantmesh", 1).cameras(np.random.default_rng(0))
+    cameras = view_set_cameras(ViewSetOptions("instantmesh", 1), np.random.default_rng(0))
     with tempfile.TemporaryDirectory() as folder:
         for number, mesh in enumerate((textured, Mesh(vertices, faces, vertices.clone()))):
             path = Path(folder) / f"{number}.glb"
