@@ -1,16 +1,22 @@
-# make demo    set up .venv and reconstruct the bundled orbit video into demo_out/
-# make test    set up .venv and run the tests
-# make test-slow  the slow ones
-# make check   lint, types and import directions
-# make help    this list
+# make demo         set up .venv and reconstruct the bundled orbit video into demo_out/
+# make test         set up .venv and run the tests
+# make test-slow    the slow ones
+# make check        lint, types, import directions and their drawing
+# make test-docs    run the code that README and docs show
+# make test-python  PYTHON=python3.12: the tests with another Python, in an environment of its own
+# make test-lowest  the tests with the oldest versions of the libraries that pyproject.toml allows
+# make test-wheel   build the wheel, install it into an empty environment, run the demo from there
+# make mutants      change lines one at a time and see whether the tests notice; MODULES="losses cameras" chooses
+# make help         this list
 #
 # PYTHON=python3.12 chooses the interpreter (>= 3.11).
 
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt tools/venv.sh
+OTHER = .venvs/$(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
 
-.PHONY: help demo test test-slow check clean
+.PHONY: help demo test test-slow test-docs test-python test-lowest test-wheel mutants check clean
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
@@ -32,11 +38,32 @@ test: .venv/.dev
 test-slow: .venv/.dev
 	$(BIN)/pytest -n 2 -m "slow"
 
+test-docs: .venv/.dev
+	$(BIN)/pytest -m "slow or not slow" tests/test_docs.py
+
+test-python:
+	@mkdir -p .venvs
+	@VENV="$(OTHER)" PYTHON="$(PYTHON)" sh tools/venv.sh "[dev]"
+	$(OTHER)/bin/python --version
+	$(OTHER)/bin/pytest -n 2
+
+test-lowest:
+	@mkdir -p .venvs
+	@VENV=.venvs/lowest LOWEST=1 PYTHON="$(PYTHON)" sh tools/venv.sh "[dev]"
+	.venvs/lowest/bin/pytest -n 2
+
+test-wheel:
+	@PYTHON="$(PYTHON)" sh tools/test_wheel.sh
+
+mutants: .venv/.dev
+	$(BIN)/python tools/mutants.py $(MODULES)
+
 check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/draw_imports.py --check
 
 clean:
-	rm -rf .venv demo_out
+	rm -rf .venv .venvs demo_out

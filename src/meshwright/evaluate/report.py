@@ -11,7 +11,7 @@ from pathlib import Path
 
 from meshwright.evaluate.scores import Scored
 from meshwright.evaluate.stages import Stage
-from meshwright.shape.refine import Refined
+from meshwright.shape import Refined
 from meshwright.views import Views
 
 LIBRARIES = ("meshwright", "torch", "numpy", "scipy", "numba", "pillow", "av", "trimesh", "PyMCubes")
