@@ -1,7 +1,7 @@
 """Real orbit clips: frames withheld, and drawn from what the others say: ``python -m benchmarks.eval_clips CLIP ...``.
 
 A clip is a film or a folder of frames of one turn around an object, as SV3D makes them; nothing is known of the true
-shape. The cameras are read off all frames (`estimate_orbit`, `estimate_path`, as the command line does); then every
+shape. The cameras are read off all frames (by `load_views`); then every
 third frame is put aside. Hull, refinement and colours are made of the rest. The frames put aside are compared with the
 mesh drawn from their cameras: PSNR of the whole picture on white, and IoU of the coverage, means over the frames.
 
@@ -26,10 +26,10 @@ from torch import Tensor
 
 from benchmarks.scans import colored
 from meshwright.cameras import Cameras
-from meshwright.capture.load import load_views
-from meshwright.capture.orbit import estimate_orbit, estimate_path
+from meshwright.capture import load_views
 from meshwright.evaluate import psnr, silhouette_iou
 from meshwright.mesh import Mesh
+from meshwright.options import ViewOptions
 from meshwright.raster import render
 from meshwright.shape import refine, visual_hull
 from meshwright.views import Views
@@ -94,7 +94,7 @@ def main() -> None:
     options = parser.parse_args()
     table = Table("clip", "shape", "PSNR dB", "IoU", "s")
     for path in options.clips:
-        clip = estimate_path(estimate_orbit(load_views(path, rig="sv3d")))
+        clip = load_views(path, ViewOptions(rig="sv3d"))
         withheld = list(range(1, len(clip) - 1, 3))
         kept = [i for i in range(len(clip)) if i not in withheld]
         wanted = clip[withheld]

@@ -9,4 +9,6 @@ _cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else o
 _workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores // _workers)))
 
+import meshwright.options  # noqa: E402, F401  not hooked: it refuses wrong values itself, in words that are tested
+
 install_import_hook("meshwright", "beartype.beartype")

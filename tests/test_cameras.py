@@ -95,15 +95,21 @@ def test_selection_and_cat_are_inverse():
     cameras = Cameras.zero123plus()
     both = Cameras.cat([cameras[:2], cameras[[2, 3, 4, 5]]])
     assert torch.equal(both.T_world_camera, cameras.T_world_camera)
-    assert len(cameras[torch.tensor([True, False] * 3)]) == 3
+
+
+def test_views_are_chosen_by_slice_list_and_mask():
+    cameras = Cameras.zero123plus()
+    for chosen in (slice(0, None, 2), [0, 2, 4], torch.tensor([True, False] * 3)):
+        assert torch.equal(cameras[chosen].T_world_camera, cameras.T_world_camera[::2])
+        assert torch.equal(cameras[chosen].intrinsics, cameras.intrinsics[::2])
 
 
 def test_sv3d_frames_the_object_as_zero123plus_does():
     """A point on the plane through the origin that faces the camera lies at the same place of both pictures."""
     above = torch.tensor([[0.0, 0.0, 0.7]])
-    sv3d, _ = Cameras.sv3d(21).project(above)
+    uv, _ = Cameras.sv3d(21).project(above)
     reference, _ = Cameras.orbit(21).project(above)
-    torch.testing.assert_close(sv3d, reference)
+    torch.testing.assert_close(uv, reference)
     assert framing_radius(SV3D_FOV_DEG) == pytest.approx(3.528, abs=5e-4)
     assert framing_radius(30.0) == pytest.approx(4.0)
 
@@ -125,3 +131,8 @@ def test_a_crop_sees_what_the_picture_sees_there(left, top, width, height, view)
     expected = (uv[view] - torch.tensor([left, top])) / torch.tensor([width, height])
     torch.testing.assert_close(cropped_uv[view], expected, atol=1e-5, rtol=1e-5)
     assert torch.equal(depth_z, cropped_depth_z)
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64, np.int64])
+def test_an_orbit_takes_numpys_numbers(number):
+    torch.testing.assert_close(Cameras.orbit(5, number(20)).T_world_camera, Cameras.orbit(5, 20.0).T_world_camera)

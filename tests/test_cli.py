@@ -15,7 +15,15 @@ import pytest
 import torch
 from PIL import Image
 
-from meshwright import Cameras, Mesh, load_views, reconstruct
+from meshwright import (
+    Cameras,
+    ColorOptions,
+    FitOptions,
+    Mesh,
+    ShapeOptions,
+    load_views,
+    reconstruct,
+)
 from meshwright.cli import main
 from meshwright.mesh_files import load_mesh
 from meshwright.raster import render
@@ -79,7 +87,7 @@ def test_reconstruct_writes_what_it_promises(result):
     assert report["refinement"]["withheld_error_after"] < report["refinement"]["withheld_error_before"]
     assert [view["camera_turned_deg"] for view in report["refinement"]["views"]] == [0.0] * 8
     assert report["input"]["rejected_silhouettes"] == []
-    assert report["settings"]["refine"] == "fast"
+    assert report["settings"]["fit"]["refine"] == "fast"
     assert [stage["name"] for stage in report["stages"]] == [
         "views", "hull", "refine", "atlas", "bake", "sharpen", "files",
     ]  # fmt: skip
@@ -93,7 +101,12 @@ def test_reconstruct_writes_what_it_promises(result):
 
 
 def test_colours_land_on_the_right_side(posed_folder):
-    mesh = reconstruct(load_views(posed_folder), resolution=48, refine="off", vertex_colors=True)
+    mesh = reconstruct(
+        load_views(posed_folder),
+        shape=ShapeOptions(resolution=48),
+        fit=FitOptions(refine="off"),
+        color=ColorOptions(vertex_colors=True),
+    )
     assert mesh.vertex_colors is not None
     left, right = mesh.vertices[:, 1] < -0.1, mesh.vertices[:, 1] > 0.1
     assert (mesh.vertex_colors[left].mean(0) - torch.tensor([0.1, 0.2, 0.9])).abs().max() < 0.05
@@ -122,7 +135,7 @@ def test_a_mesh_of_ones_own_is_fitted_to_its_pictures(monkeypatch, tmp_path, pos
     assert report["start"]["mean"]["silhouette_iou"] < 0.7
     assert report["mean"]["silhouette_iou"] > 0.97
     assert abs(report["mesh"]["triangles"] - 2000) < 50
-    assert report["settings"]["seed"] == 5
+    assert report["settings"]["run"]["seed"] == 5
     mesh = load_mesh(tmp_path / "o" / "mesh.glb")
     assert mesh.texture is not None
 
@@ -339,7 +352,9 @@ def test_no_space_left_leaves_the_old_result(monkeypatch, capfd, tmp_path, posed
 )
 def test_bad_settings_are_one_line(monkeypatch, capfd, tmp_path, posed_folder, arguments):
     assert run(monkeypatch, "reconstruct", posed_folder, "--out", tmp_path / "o", *arguments) == 2
-    assert arguments[1] in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert f"error: {arguments[0]}" in said
+    assert arguments[1].split(",")[-1] in said
     assert not (tmp_path / "o").exists()
 
 

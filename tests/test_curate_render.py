@@ -321,7 +321,7 @@ def test_killed_runs_and_workers_end_with_the_same_bytes(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_rendered_object_is_reconstructed(tmp_path: Path) -> None:
-    from meshwright import reconstruct
+    from meshwright import ColorOptions, FitOptions, ShapeOptions, reconstruct
     from meshwright.evaluate import silhouette_iou
     from meshwright.raster import render
 
@@ -330,5 +330,10 @@ def test_a_rendered_object_is_reconstructed(tmp_path: Path) -> None:
         CurateRenderOptions((tmp_path / "ball.ply",), tmp_path / "out", ViewSetOptions("circle"), DrawOptions(96))
     )
     views = load_views(tmp_path / "out" / "objects" / "ball")
-    mesh = reconstruct(views, resolution=48, refine="off", vertex_colors=True)
+    mesh = reconstruct(
+        views,
+        shape=ShapeOptions(resolution=48),
+        fit=FitOptions(refine="off"),
+        color=ColorOptions(vertex_colors=True),
+    )
     assert silhouette_iou(render(mesh, views.cameras, 96, 96).alpha, views.alpha).min() > 0.95

@@ -177,12 +177,12 @@ def test_an_object_without_a_surface_becomes_the_published_box(shift, prefix):
     assert planes.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("method", ["flexicubes", "marching-cubes"])
+@pytest.mark.parametrize("surface", ["flexicubes", "marching-cubes"])
 @pytest.mark.parametrize("centre", [(0.3, -0.2, 0.1), (-0.25, 0.1, 0.4)])
-def test_a_ball_is_found_where_it_lies_in_the_world(method, centre):
+def test_a_ball_is_found_where_it_lies_in_the_world(surface, centre):
     config = ModelConfig(**{**vars(small_config("mesh")), "grid_res": 32, "triplane_low_res": 32})
     model, planes = ball(config, centre, radius=0.45)
-    mesh = model.extract_mesh(Triplane(planes[None]), method)[0]
+    mesh = model.extract_mesh(Triplane(planes[None]), surface)[0]
     distances = (mesh.vertices - torch.tensor(centre)).norm(dim=1)
     # What the deformation may move a grid point by; interpolation of the quadratic field adds less.
     torch.testing.assert_close(distances, torch.full_like(distances, 0.45), atol=1 / (4 * 32), rtol=0)

@@ -9,7 +9,9 @@ pixel in row i and column j of a width x height picture is ((j + 0.5) / width, (
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -196,7 +198,7 @@ class Cameras:
     def orbit(
         cls,
         count: int,
-        elevation_deg: float | Sequence[float] = 0.0,
+        elevation_deg: float | np.number[Any] | Sequence[float] = 0.0,
         radius: float = 4.0,
         fov_deg: float = 30.0,
         clockwise: bool = False,
@@ -208,8 +210,8 @@ class Cameras:
         ``elevation_deg`` is one angle or one a view.
         """
         step = (-360.0 if clockwise else 360.0) / count
-        elevations = [elevation_deg] * count if isinstance(elevation_deg, (int, float)) else list(elevation_deg)
-        return cls.spherical([i * step for i in range(count)], elevations, radius, fov_deg, aspect)
+        elevations_deg = np.broadcast_to(np.asarray(elevation_deg, np.float64), (count,)).tolist()
+        return cls.spherical([i * step for i in range(count)], elevations_deg, radius, fov_deg, aspect)
 
     @classmethod
     def sv3d(

@@ -20,10 +20,10 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"device {name}: torch knows no such device; use auto, cpu, cuda, mps or npu") from None
+        raise InputError(f"`device='{name}'`: torch knows no such device; use auto, cpu, cuda, mps or npu") from None
     if device.type not in available_devices() or (device.index or 0) >= _count(device.type):
         present = ", ".join(available_devices())
-        raise InputError(f"device {name}: not present on this machine; present: {present}")
+        raise InputError(f"`device='{name}'`: not present on this machine; present: {present}")
     return device
 
 

@@ -7,4 +7,7 @@ class InputError(ValueError):
     The command line prints the message alone (no traceback) and exits with code 2. A message is one sentence
     that names the file or setting, then the remedy, for example
     ``orbit.mp4: the video breaks off after 3 frames; re-encode it or pass a folder of pictures``.
+
+    Options are named as Python's arguments in backticks, with or without a value: ```fov_deg```, ```rig='orbit'```.
+    The command line shows the same message with its flags: ``--fov``, ``--rig orbit``.
     """

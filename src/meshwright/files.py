@@ -74,7 +74,7 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield temporary
             for file in sorted(temporary.iterdir()):
                 if (path / file.name).is_dir():
-                    raise InputError(f"{path / file.name}: a folder is in the way; remove it or choose another --out")
+                    raise InputError(f"{path / file.name}: a folder is in the way; remove it or choose another folder")
             with _only_one(path):
                 (temporary / _COMPLETE).touch()
                 _uninterrupted(lambda: _move_files(temporary, path))
@@ -107,7 +107,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _make(path: Path, made: list[Path]) -> None:
     if path.exists() and not path.is_dir():
-        raise InputError(f"{path}: is a file, not a folder; choose another --out")
+        raise InputError(f"{path}: is a file, not a folder; choose another folder")
     for folder in (*reversed(path.absolute().parents), path.absolute()):
         if not folder.exists():
             folder.mkdir(exist_ok=True)

@@ -1,7 +1,6 @@
 """The road: posed pictures in, a textured mesh out, readable top to bottom."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -13,6 +12,7 @@ from meshwright.errors import InputError
 from meshwright.images import resize
 from meshwright.mesh import Mesh
 from meshwright.model import InstantMesh, InstantNeRF
+from meshwright.options import ColorOptions, FitOptions, RunOptions, ShapeOptions, Surface, require_unset
 from meshwright.progress import Progress, silent
 from meshwright.shape import Refined, decimate, visual_hull
 from meshwright.shape import refine as refine_shape
@@ -26,42 +26,24 @@ def reconstruct(
     views: Views,
     *,
     model: InstantNeRF | InstantMesh | None = None,
-    resolution: int = 128,
-    surface: Literal["flexicubes", "marching-cubes"] = "flexicubes",
-    refine: Literal["off", "fast", "full"] = "fast",
-    refine_cameras: bool | None = None,
-    time_budget_s: float | None = None,
-    colors: Literal["views", "model"] = "views",
-    vertex_colors: bool = False,
-    faces: int | None = None,
-    texture_size_px: int = 2048,
-    device: str | torch.device = "auto",
-    seed: int = 0,
+    shape: ShapeOptions = ShapeOptions(),
+    fit: FitOptions = FitOptions(),
+    color: ColorOptions = ColorOptions(),
+    device: str | torch.device = RunOptions.device,
+    seed: int = RunOptions.seed,
     progress: Progress = silent,
 ) -> Mesh:
     """Turn posed pictures of one object into a textured mesh, in the world frame of ``views.cameras``, on the CPU.
 
-    `start_shape`, then `finish`; their docstrings say what the options do.
+    `start_shape`, then `finish`; `meshwright.options` says what the options do.
 
     Raises:
-        InputError: the views see nothing, contradict each other wholly, or ``device`` is not present.
+        InputError: the views see nothing, contradict each other wholly, ``device`` is not present, or an option has
+            no effect.
     """
     views = views.to(resolve_device(device))
-    start = start_shape(views, model=model, resolution=resolution, surface=surface, progress=progress)
-    finished = finish(
-        start,
-        views,
-        refine=refine,
-        refine_cameras=refine_cameras,
-        time_budget_s=time_budget_s,
-        colors=colors,
-        vertex_colors=vertex_colors,
-        faces=faces,
-        texture_size_px=texture_size_px,
-        seed=seed,
-        progress=progress,
-    )
-    return finished.mesh.to("cpu")
+    start = start_shape(views, model=model, shape=shape, progress=progress)
+    return finish(start, views, fit=fit, color=color, seed=seed, progress=progress).mesh.to("cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,21 +62,24 @@ def start_shape(
     views: Views,
     *,
     model: InstantNeRF | InstantMesh | None = None,
-    resolution: int = 128,
-    surface: Literal["flexicubes", "marching-cubes"] = "flexicubes",
+    shape: ShapeOptions = ShapeOptions(),
     progress: Progress = silent,
 ) -> StartShape:
-    """The visual hull of the silhouettes on a grid of about ``resolution`` cubed cells, or what a model sees.
+    """The visual hull of the silhouettes on a grid of about ``shape.resolution`` cubed cells, or what a model sees.
 
-    A model (see `meshwright.weights.load_model`) has its own grid and gives colours as well.
+    A model (see `meshwright.load_model`) has its own grid and gives colours as well.
 
     Raises:
-        InputError: the views see nothing, or contradict each other wholly.
+        InputError: the views see nothing, or contradict each other wholly; the model has no use for an option.
     """
-    if model is not None:
-        return model_shape(model.to(views.images.device), views, surface, progress)
-    hull = visual_hull(views, resolution, progress)
-    return StartShape(hull.mesh(surface), rejected_views=hull.rejected_views)
+    if model is None:
+        hull = visual_hull(views, shape.resolution, progress)
+        return StartShape(hull.mesh(shape.surface), rejected_views=hull.rejected_views)
+    if shape.resolution != ShapeOptions.resolution:
+        require_unset("a model, which has its own grid", resolution=shape.resolution)
+    if not isinstance(model, InstantMesh) and shape.surface != ShapeOptions.surface:
+        require_unset("a NeRF model, whose surface comes from marching cubes", surface=shape.surface)
+    return model_shape(model.to(views.images.device), views, shape.surface, progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,54 +95,45 @@ def finish(
     start: StartShape,
     views: Views,
     *,
-    refine: Literal["off", "fast", "full"] = "fast",
-    refine_cameras: bool | None = None,
-    time_budget_s: float | None = None,
-    colors: Literal["views", "model"] = "views",
-    vertex_colors: bool = False,
-    faces: int | None = None,
-    texture_size_px: int = 2048,
-    seed: int = 0,
+    fit: FitOptions = FitOptions(),
+    color: ColorOptions = ColorOptions(),
+    seed: int = RunOptions.seed,
     progress: Progress = silent,
 ) -> Finished:
-    """Fit a shape to the pictures (`meshwright.shape.refine.refine`) and give it their colours (`bake_texture`).
+    """Fit a shape to the pictures (`meshwright.refine`) and give it their colours (`meshwright.bake_texture`).
 
-    ``refine_cameras`` lets small errors of the cameras be corrected on the way, by default for orbits of which no file
-    says where the cameras were; ``time_budget_s`` bounds the fit.
-    ``colors``: the pictures', with the model's where no picture looks, or the model's alone. ``vertex_colors``: a
-    colour for each vertex instead of a texture of ``texture_size_px`` squared. ``faces``: simplify to about so many.
     Shape and views are on one device, and the result stays there.
 
     Raises:
-        InputError: the mesh has no faces, ``time_budget_s`` is not positive, or there is no model to take colours of.
+        InputError: the mesh has no faces, or there is no model to take colours of.
     """
     mesh, field, refined = start.mesh, start.color_field, None
-    if colors == "model" and field is None:
-        raise InputError("there is no model to take colours from; give one, or take the colours of the views")
-    if refine != "off":
+    if color.colors == "model" and field is None:
+        raise InputError("`colors='model'`: there is no model to take colours from; give a `model` or leave it out")
+    if fit.refine != "off":
         refined = refine_shape(
             mesh,
             views,
-            level=refine,
-            refine_cameras=views.rig in _NEARLY_KNOWN if refine_cameras is None else refine_cameras,
-            time_budget_s=time_budget_s,
+            level=fit.refine,
+            refine_cameras=views.rig in _NEARLY_KNOWN if fit.refine_cameras is None else fit.refine_cameras,
+            time_budget_s=fit.time_budget_s,
             seed=seed,
             progress=progress,
         )
         mesh, views = refined.mesh, refined.views
-    if faces is not None:
-        mesh = decimate(mesh, faces)
-    if colors == "model" and field is not None:
-        if vertex_colors:
-            mesh = mesh.replace(
-                vertex_colors=query_colors(field, mesh.vertices).clamp(0, 1), uv=None, uv_faces=None, texture=None
-            )
+    if fit.faces is not None:
+        mesh = decimate(mesh, fit.faces)
+    if color.colors == "model" and field is not None:
+        if color.vertex_colors:
+            mesh = Mesh(mesh.vertices, mesh.faces, query_colors(field, mesh.vertices).clamp(0, 1))
         else:
-            mesh = bake_field(mesh, field, texture_size_px=texture_size_px, progress=progress)
-    elif vertex_colors:
+            mesh = bake_field(mesh, field, texture_size_px=color.texture_size_px, progress=progress)
+    elif color.vertex_colors:
         mesh = color_vertices(mesh, views, field, progress)
     else:
-        mesh = bake_texture(mesh, views, texture_size_px=texture_size_px, field=field, seed=seed, progress=progress)
+        mesh = bake_texture(
+            mesh, views, texture_size_px=color.texture_size_px, field=field, seed=seed, progress=progress
+        )
     return Finished(mesh, views, refined)
 
 
@@ -165,7 +141,7 @@ def finish(
 def model_shape(
     model: InstantNeRF | InstantMesh,
     views: Views,
-    surface: Literal["flexicubes", "marching-cubes"] = "flexicubes",
+    surface: Surface = ShapeOptions.surface,
     progress: Progress = silent,
 ) -> StartShape:
     """What the model sees in the views, with the colours of its colour head; model and views on one device.
@@ -182,7 +158,8 @@ def model_shape(
         (mesh,) = model.extract_mesh(triplane)
     if len(mesh.faces) == 0:
         raise InputError(
-            "the model sees no object in these views; check the pictures and their cameras, or use --model none"
+            "the model sees no object in these views; check the pictures and their cameras, or start from their"
+            " silhouettes (`model='none'`)"
         )
     progress("mesh", 1.0)
     return StartShape(mesh, model.color_field(triplane.planes[0]))

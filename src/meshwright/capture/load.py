@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -14,6 +13,7 @@ from torch import Tensor
 from meshwright.cameras import SV3D_FOV_DEG, Cameras, framing_radius
 from meshwright.capture.camera_files.posed import DepthFile, find_camera_file, read_posed
 from meshwright.capture.foreground import cut_from_background, cut_with_rembg
+from meshwright.capture.orbit import estimate_orbit, estimate_path
 from meshwright.errors import InputError
 from meshwright.images import (
     PICTURE_SUFFIXES,
@@ -27,11 +27,12 @@ from meshwright.images import (
     read_image,
     resize,
 )
+from meshwright.options import ViewOptions, require_unset
 from meshwright.progress import Progress, silent
 from meshwright.views import Views
 
-RIGS = ("auto", "sv3d", "orbit", "zero123plus", "zero123plus-v1.1", "posed")
 _ZERO123PLUS_VERSIONS = {"zero123plus": "1.2", "zero123plus-v1.1": "1.1"}
+_ORBITS = ("sv3d", "orbit")
 _MIN_SIZE_PX = 16
 
 
@@ -49,18 +50,7 @@ class _Shots:
 
 
 def load_views(
-    path: str | os.PathLike[str],
-    rig: str = "auto",
-    *,
-    elevation_deg: float = 0.0,
-    fov_deg: float | None = None,
-    radius: float | None = None,
-    clockwise: bool = False,
-    background: Literal["auto", "rembg"] = "auto",
-    masks: str | os.PathLike[str] | None = None,
-    max_size_px: int = 1024,
-    max_views: int = 128,
-    progress: Progress = silent,
+    path: str | os.PathLike[str], options: ViewOptions = ViewOptions(), *, progress: Progress = silent
 ) -> Views:
     """Read posed pictures of one object.
 
@@ -70,59 +60,48 @@ def load_views(
       - a transforms.json, or a folder that holds one, or cameras.npz or meta.pkl (rig ``posed``);
       - a folder of pictures, in the natural order of their names, for any of the first four rigs.
 
-    ``rig="auto"`` decides by what ``path`` is; ``Views.assumptions`` says what was taken for granted.
-
-    Args:
-        elevation_deg: height of an orbit's cameras above the horizon.
-        fov_deg: vertical field of view; the rig's own when not given.
-        radius: camera distance; when not given, [-1, 1] is framed as by the Zero123++ rig.
-        clockwise: an orbit's cameras move clockwise seen from above.
-        background: ``auto`` takes alpha from the pictures, else from masks, else from a flat background;
-            ``rembg`` lets a neural network find the object where pictures have no alpha.
-        masks: a folder of masks (white is object) named like the pictures; ``masks`` beside them when not given.
-        max_size_px: larger pictures are made smaller, antialiased.
-        max_views: of more pictures an even selection is used.
+    Of an orbit, what ``options`` leave open is estimated from the pictures: direction and elevation by
+    `estimate_orbit`, then how unevenly the camera moved by `estimate_path`. What they give is kept.
+    ``Views.assumptions`` says what was estimated or taken for granted.
 
     Raises:
-        InputError: ``path`` cannot be read or makes no sense; the message says what to do.
+        InputError: ``path`` cannot be read or makes no sense, or an option has no effect on it; says what to do.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder; check the path")
-    if rig not in RIGS:
-        raise InputError(f"rig {rig!r}: there is no such rig; use one of {', '.join(RIGS)}")
-    geometry = _Geometry(elevation_deg, fov_deg, radius, clockwise)
-    camera_file = _camera_file(path, rig)
+    camera_file = _camera_file(path, options.rig)
     if camera_file is not None:
-        shots = _posed_shots(camera_file, fov_deg, max_size_px, max_views)
+        shots = _posed_shots(camera_file, options)
     elif _is_still(path):
-        shots = _sheet_shots(path, rig, geometry, max_size_px)
+        shots = _sheet_shots(path, options)
     else:
-        frames, names = _frames(path, max_size_px, max_views)
-        shots = _rig_shots(path, frames, names, rig, geometry)
-    if masks is not None or (path.is_dir() and (path / "masks").is_dir() and shots.masks is None):
-        shots = replace(shots, masks=_masks_by_name(Path(masks or path / "masks"), shots.names))
-    return _assemble(shots, background, max_size_px, progress)
+        shots = _rig_shots(path, options)
+    folder = path if path.is_dir() else path.parent
+    beside = folder / "masks" if path.is_dir() or camera_file is not None else None
+    if options.masks is not None:
+        shots = replace(shots, masks=_masks_by_name(Path(options.masks), shots.names))
+    elif shots.masks is None and beside is not None and beside.is_dir():
+        shots = replace(shots, masks=_masks_by_name(beside, shots.names))
+    views = _assemble(shots, options.background, options.max_size_px, progress)
+    if shots.rig not in _ORBITS:
+        return views
+    views = estimate_orbit(views, options.elevation_deg, options.clockwise, progress)
+    if options.turn == "even":
+        return views
+    return estimate_path(views, keep_elevation=options.elevation_deg is not None, progress=progress)
 
 
-@dataclass(frozen=True)
-class _Geometry:
-    """What a caller may say about a rig; None is the rig's own."""
+def _lens(options: ViewOptions, rig_fov_deg: float) -> tuple[float, float]:
+    """(field of view, radius): those given, else the rig's own and the radius that frames the object with it."""
+    fov_deg = rig_fov_deg if options.fov_deg is None else options.fov_deg
+    return fov_deg, framing_radius(fov_deg) if options.radius is None else options.radius
 
-    elevation_deg: float
-    fov_deg: float | None
-    radius: float | None
-    clockwise: bool
 
-    def lens(self, fov_deg: float) -> tuple[float, float]:
-        """(field of view, radius): those given, else ``fov_deg`` and the radius that frames the object with it."""
-        fov = fov_deg if self.fov_deg is None else self.fov_deg
-        if not 0.5 <= fov <= 170:
-            raise InputError(f"a field of view of {fov:g} degrees is impossible; give one between 0.5 and 170")
-        radius = framing_radius(fov) if self.radius is None else self.radius
-        if not radius > 0:
-            raise InputError(f"a camera distance of {radius:g} is impossible; give one above 0")
-        return fov, radius
+def _require_no_orbit(what: str, options: ViewOptions) -> None:
+    """Raise if an option is given that says how a camera went around the object."""
+    turn = None if options.turn == ViewOptions.turn else options.turn
+    require_unset(what, elevation_deg=options.elevation_deg, clockwise=options.clockwise, turn=turn)
 
 
 def _camera_file(path: Path, rig: str) -> Path | None:
@@ -132,7 +111,7 @@ def _camera_file(path: Path, rig: str) -> Path | None:
         return path
     found = find_camera_file(path) if path.is_dir() else None
     if found is None and rig == "posed":
-        raise InputError(f"{path}: holds no transforms.json, cameras.npz or meta.pkl; add one or choose another rig")
+        raise InputError(f"{path}: holds no transforms.json, cameras.npz or meta.pkl; add one or choose another `rig`")
     return found
 
 
@@ -140,19 +119,32 @@ def _is_still(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES and not is_animation(path)
 
 
-def _posed_shots(camera_file: Path, fov_deg: float | None, max_size_px: int, max_views: int) -> _Shots:
-    files = read_posed(camera_file, fov_deg)
-    chosen = _evenly(len(files.pictures), max_views)
-    pictures = [read_image(files.pictures[i], max_size_px) for i in chosen]
+def _posed_shots(camera_file: Path, options: ViewOptions) -> _Shots:
+    what = f"{camera_file}, which holds the cameras"
+    _require_no_orbit(what, options)
+    require_unset(what, radius=options.radius)
+    if camera_file.suffix == ".json":
+        require_unset(what, fov_deg=options.fov_deg)
+    files = read_posed(camera_file, options.fov_deg)
+    chosen = _evenly(len(files.pictures), options.max_views)
+    pictures = [read_image(files.pictures[i], options.max_size_px) for i in chosen]
+    names = _unique_names(files.pictures, camera_file.parent)
     return _Shots(
         pictures,
-        [files.pictures[i].name for i in chosen],
+        [names[i] for i in chosen],
         files.cameras[chosen],
         "posed",
         files.assumptions + _selection_said(len(chosen), len(files.pictures)),
         [files.masks[i] for i in chosen] if any(files.masks) else None,
         [files.depths[i] for i in chosen] if any(files.depths) else None,
     )
+
+
+def _unique_names(pictures: Sequence[Path], folder: Path) -> list[str]:
+    """File names; where several folders hold pictures of one name, the paths from ``folder``."""
+    if len({picture.stem for picture in pictures}) == len(pictures):
+        return [picture.name for picture in pictures]
+    return [Path(os.path.relpath(picture, folder)).as_posix() for picture in pictures]
 
 
 def _evenly(count: int, limit: int) -> list[int]:
@@ -189,44 +181,46 @@ def _picture_files(folder: Path) -> list[Path]:
     return sorted((file for file in pictures if not file.name.startswith(".")), key=natural)
 
 
-def _rig_shots(path: Path, frames: Frames, names: list[str], rig: str, geometry: _Geometry) -> _Shots:
+def _rig_shots(path: Path, options: ViewOptions) -> _Shots:
     """Cameras for pictures in the order of a rig."""
+    frames, names = _frames(path, options.max_size_px, options.max_views)
     said = _selection_said(len(frames.pictures), frames.count)
+    rig: str = options.rig
     if rig == "auto":
-        rig, guess = _guess_rig(path, frames.count, geometry)
+        rig, guess = _guess_rig(path, frames.count, options)
         said = (guess, *said)
     if rig in _ZERO123PLUS_VERSIONS:
         if frames.count != 6:
-            raise InputError(f"{path}: holds {frames.count} pictures, but rig {rig} has six; choose rig orbit")
-        fov_deg, radius = geometry.lens(30.0)
+            raise InputError(f"{path}: holds {frames.count} pictures, but rig {rig} has six; choose `rig='orbit'`")
+        _require_no_orbit(f"rig {rig}, whose cameras are fixed", options)
+        fov_deg, radius = _lens(options, 30.0)
         cameras = Cameras.zero123plus(_ZERO123PLUS_VERSIONS[rig], radius, fov_deg)
     else:
         if frames.count < 3:
             raise InputError(f"{path}: holds {frames.count} pictures, too few for a turn around the object; give more")
-        fov_deg, radius = geometry.lens(SV3D_FOV_DEG if rig == "sv3d" else 30.0)
-        cameras = Cameras.orbit(frames.count, geometry.elevation_deg, radius, fov_deg, geometry.clockwise)
+        fov_deg, radius = _lens(options, SV3D_FOV_DEG if rig == "sv3d" else 30.0)
+        cameras = Cameras.orbit(frames.count, options.elevation_deg or 0.0, radius, fov_deg, bool(options.clockwise))
     aspects = torch.tensor([picture.shape[2] / picture.shape[1] for picture in frames.pictures])
     wide = cameras[list(frames.indices)].cropped((1 - aspects) / 2, 0.0, aspects, 1.0)
     return _Shots(frames.pictures, names, wide, rig, said)
 
 
-def _guess_rig(path: Path, count: int, geometry: _Geometry) -> tuple[str, str]:
+def _guess_rig(path: Path, count: int, options: ViewOptions) -> tuple[str, str]:
     """A rig for pictures without cameras, and a sentence that says so."""
     if count == 6 and path.is_dir():
-        return "zero123plus", "six pictures are taken for the views of Zero123++ v1.2 (else choose --rig)"
-    rig = "sv3d" if geometry.fov_deg is None and geometry.radius is None else "orbit"
-    way = "clockwise" if geometry.clockwise else "counter-clockwise"
-    fov_deg, radius = geometry.lens(SV3D_FOV_DEG)
+        return "zero123plus", "six pictures are taken for the views of Zero123++ v1.2 (else choose a `rig`)"
+    rig = "sv3d" if options.fov_deg is None and options.radius is None else "orbit"
+    fov_deg, radius = _lens(options, SV3D_FOV_DEG)
     return rig, (
-        f"the {count} pictures are taken for one even turn of the camera, {way} seen from above,"
-        f" elevation {geometry.elevation_deg:g} deg, field of view {fov_deg:g} deg, radius {radius:.3g}"
+        f"the {count} pictures are taken for one turn of the camera, field of view {fov_deg:g} deg, radius {radius:.3g}"
     )
 
 
-def _sheet_shots(path: Path, rig: str, geometry: _Geometry, max_size_px: int) -> _Shots:
+def _sheet_shots(path: Path, options: ViewOptions) -> _Shots:
     """The six pictures of a Zero123++ sheet, numbered row by row."""
     height_px, width_px = image_size(path)
     rows, columns = (3, 2) if height_px > width_px else (2, 3)
+    rig: str = options.rig
     said: tuple[str, ...] = ()
     if rig == "auto":
         if abs(width_px / columns / (height_px / rows) - 1) > 0.02:
@@ -234,12 +228,13 @@ def _sheet_shots(path: Path, rig: str, geometry: _Geometry, max_size_px: int) ->
                 f"{path}: one picture of {width_px}x{height_px} is neither a film nor a Zero123++ sheet (3x2 squares);"
                 " give a video, a folder of pictures or a sheet"
             )
-        rig, said = "zero123plus", ("the picture is taken for a sheet of Zero123++ v1.2 (else choose --rig)",)
+        rig, said = "zero123plus", ("the picture is taken for a sheet of Zero123++ v1.2 (else choose a `rig`)",)
     if rig not in _ZERO123PLUS_VERSIONS:
         raise InputError(f"{path}: one picture is no turn around the object; give a video or a folder of pictures")
-    fov_deg, radius = geometry.lens(30.0)
+    _require_no_orbit(f"rig {rig}, whose cameras are fixed", options)
+    fov_deg, radius = _lens(options, 30.0)
     cameras = Cameras.zero123plus(_ZERO123PLUS_VERSIONS[rig], radius, fov_deg)
-    sheet = read_image(path, max_size_px * max(rows, columns))
+    sheet = read_image(path, options.max_size_px * max(rows, columns))
     pictures, cameras = split_sheet(sheet, cameras, rows, columns)
     return _Shots(pictures, [f"view {i}" for i in range(6)], cameras, rig, said)
 
@@ -266,13 +261,19 @@ def split_sheet(sheet: Picture, cameras: Cameras, rows: int, columns: int) -> tu
 
 
 def _masks_by_name(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The mask of each picture, whatever its suffix: that of ``train/0.png`` is ``train/0.*`` in ``folder``."""
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder of masks; give one, with files named like the pictures")
-    by_stem = {file.stem: file for file in _picture_files(folder)}
-    missing = [name for name in names if Path(name).stem not in by_stem]
-    if missing:
-        raise InputError(f"{folder}: holds no mask for {missing[0]}; name masks like the pictures")
-    return [by_stem[Path(name).stem] for name in names]
+    masks = []
+    for name in names:
+        place = folder / name
+        found = (
+            [file for file in _picture_files(place.parent) if file.stem == place.stem] if place.parent.is_dir() else []
+        )
+        if not found:
+            raise InputError(f"{folder}: holds no mask for {name}; name masks like the pictures")
+        masks.append(found[0])
+    return masks
 
 
 def _assemble(shots: _Shots, background: str, max_size_px: int, progress: Progress) -> Views:
@@ -317,7 +318,7 @@ def _cut_out(
     if cutout is None:
         raise InputError(
             f"{name}: the object does not stand before a background of one colour;"
-            " give pictures with alpha, masks, or background 'rembg'"
+            " give pictures with alpha, `masks`, or `background='rembg'`"
         )
     return cutout.rgb, cutout.alpha
 

@@ -56,15 +56,22 @@ class _Pictures:
         return Cameras(posed.T_world_camera, self.intrinsics)
 
 
-def estimate_orbit(views: Views, progress: Progress = silent) -> Views:
+def estimate_orbit(
+    views: Views, elevation_deg: float | None = None, clockwise: bool | None = None, progress: Progress = silent
+) -> Views:
     """Replace the direction of rotation and the elevation of an even orbit by those that fit the pictures best.
 
+    An ``elevation_deg`` or a direction (``clockwise`` seen from above) that is given is kept, and the other found.
     The views' own cameras give radius, lens and the size of the steps. Where the pictures do not clearly say
     otherwise (a ball looks the same from everywhere) the cameras stay. ``Views.assumptions`` says what was found.
     Elevations are good to about 2 degrees; they are searched from -35 to 50.
     """
+    if elevation_deg is not None and clockwise is not None:
+        return views
     pictures = _small(views)
     given_deg = _elevation_deg(views.cameras)
+    given_clockwise = _clockwise(pictures.azimuths_deg)
+    directions = (False, True) if clockwise is None else (clockwise != given_clockwise,)
     tried: dict[tuple[bool, float], float] = {}
     total = 2 * len(_FIRST_DEG) + 4 * len(_STEPS_DEG) + 2
 
@@ -72,36 +79,46 @@ def estimate_orbit(views: Views, progress: Progress = silent) -> Views:
         progress("orbit", min(len(tried) / total, 0.99))
         return _fit(pictures, pictures.cameras(elevation_deg, mirrored), resolution)
 
-    for mirrored in (False, True):
-        for elevation_deg in _FIRST_DEG:
-            tried[mirrored, elevation_deg] = fit(mirrored, elevation_deg, _COARSE)
+    for mirrored in directions:
+        for candidate_deg in _FIRST_DEG if elevation_deg is None else (elevation_deg,):
+            tried[mirrored, candidate_deg] = fit(mirrored, candidate_deg, _COARSE)
     mirrored, best_deg = max(tried, key=lambda candidate: tried[candidate])
     best = fit(mirrored, best_deg, _FINE)
-    for step_deg in _STEPS_DEG:
+    for step_deg in _STEPS_DEG if elevation_deg is None else ():
         for candidate_deg in (best_deg - step_deg, best_deg + step_deg):
             tried[mirrored, candidate_deg] = fit(mirrored, candidate_deg, _FINE)
             if tried[mirrored, candidate_deg] > best:
                 best, best_deg = tried[mirrored, candidate_deg], candidate_deg
     before = fit(False, given_deg, _FINE)
     progress("orbit", 1.0)
-    if not _better(best, before, _GAIN):
-        said = f"the pictures fit the elevation of {given_deg:g} deg and this direction as well as any other"
-        return replace(views, assumptions=(*views.assumptions, said))
-    way = "clockwise" if mirrored != _clockwise(pictures.azimuths_deg) else "counter-clockwise"
-    said = f"measured in the pictures and used: {way}, elevation {best_deg:g} deg (fit {best:.3f}, before {before:.3f})"
-    return replace(views, cameras=pictures.cameras(best_deg, mirrored), assumptions=(*views.assumptions, said))
+    clear = _better(best, before, _GAIN)
+    if not clear:
+        mirrored, best_deg = False, given_deg
+    way = "clockwise" if mirrored != given_clockwise else "counter-clockwise"
+    found = " and ".join(
+        ([f"that the camera moves {way}"] if clockwise is None else [])
+        + ([f"an elevation of {best_deg:g} deg"] if elevation_deg is None else [])
+    )
+    said = (
+        f"the pictures say {found} (fit {best:.3f}, before {before:.3f})"
+        if clear
+        else f"nothing speaks against {found}"
+    )
+    cameras = pictures.cameras(best_deg, mirrored) if clear else views.cameras
+    return replace(views, cameras=cameras, assumptions=(*views.assumptions, said))
 
 
-def estimate_path(views: Views, progress: Progress = silent) -> Views:
+def estimate_path(views: Views, *, keep_elevation: bool = False, progress: Progress = silent) -> Views:
     """Let the cameras of an orbit leave their even circle where that makes the silhouettes agree.
 
     Films of "dynamic" orbits (SV3D draws them) turn unevenly and bob up and down. Every camera gets an azimuth and
     an elevation of its own, along a smooth closed path that starts at the views' cameras; it is found by gradient
     descent on how far rays through the silhouettes miss the visual hull. The cameras stay where that gains little.
+    ``keep_elevation`` leaves each camera's elevation alone.
     ``views`` must be an orbit in order; `estimate_orbit` gives a good start.
     """
     few = views[[i * len(views) // _PATH_VIEWS for i in range(_PATH_VIEWS)]] if len(views) > _PATH_VIEWS else views
-    offsets_deg = _walk(few, progress)
+    offsets_deg = _walk(few, keep_elevation, progress)
     positions = _moved(few.cameras.positions, offsets_deg)
     moved = Cameras(Cameras.look_at(positions, 30.0).T_world_camera, few.cameras.intrinsics)
     pictures = _small(few)
@@ -120,7 +137,7 @@ def estimate_path(views: Views, progress: Progress = silent) -> Views:
     return replace(views, cameras=cameras, assumptions=(*views.assumptions, said))
 
 
-def _walk(views: Views, progress: Progress) -> Float[Tensor, "views 2"]:
+def _walk(views: Views, keep_elevation: bool, progress: Progress) -> Float[Tensor, "views 2"]:
     """Changes of azimuth and elevation in degrees under which rays through the silhouettes meet the hull."""
     pictures = _small(views)
     height_px, width_px = pictures.alpha.shape[2:]
@@ -140,6 +157,8 @@ def _walk(views: Views, progress: Progress) -> Float[Tensor, "views 2"]:
         steps.step(_PATH_RATE_DEG * (1 - step / _PATH_STEPS))
         with torch.no_grad():
             offsets_deg[:, 0] -= offsets_deg[:, 0].mean()  # turning the world changes nothing
+            if keep_elevation:
+                offsets_deg[:, 1] = 0
     return offsets_deg.detach()
 
 

@@ -6,7 +6,6 @@ those of the published checkpoints.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,6 +18,7 @@ from meshwright.model.encoder import CameraViT
 from meshwright.model.field import Axes, MeshDecoder, MeshFields, PointField, RadianceDecoder
 from meshwright.model.triplane import Triplane, TriplaneTransformer
 from meshwright.model.volume import RadianceField, density_from_raw
+from meshwright.options import ShapeOptions, Surface
 from meshwright.progress import Progress, silent
 from meshwright.shape import extract, grid_axes, grid_index, marching_cubes, repair_empty, surface_cubes
 
@@ -172,9 +172,7 @@ class InstantMesh(_Reconstructor):
         )
 
     @torch.no_grad()
-    def extract_mesh(
-        self, triplane: Triplane, method: Literal["flexicubes", "marching-cubes"] = "flexicubes"
-    ) -> list[Mesh]:
+    def extract_mesh(self, triplane: Triplane, surface: Surface = ShapeOptions.surface) -> list[Mesh]:
         """Coloured meshes, one an object; a field without a surface becomes the box of the grid, as published.
 
         ``marching-cubes`` takes the sdf alone, without deformation and weights: plainer, and open at the grid's border.
@@ -182,7 +180,7 @@ class InstantMesh(_Reconstructor):
         fields, sdf, empty, _ = self._fields(triplane)
         meshes = []
         for item, item_sdf, item_empty, planes in zip(fields, sdf, empty, triplane.planes, strict=True):
-            if method == "flexicubes":
+            if surface == "flexicubes":
                 mesh, _ = self._surface(item, item_sdf, item_empty, training=False)
             else:
                 mesh = marching_cubes(

@@ -75,7 +75,7 @@ def find_weights(
         return _existing(Path(name))
     if model_dir is not None:
         if not Path(model_dir).is_dir():
-            raise InputError(f"{model_dir}: is no folder; make it or choose another --model-dir")
+            raise InputError(f"{model_dir}: is no folder; make it or choose another `model_dir`")
         for stem in (name, name.replace("-", "_")):
             for suffix in _SUFFIXES:
                 if (path := Path(model_dir) / (stem + suffix)).is_file():
@@ -99,7 +99,9 @@ def _download(name: str, model_dir: str | os.PathLike[str] | None, revision: str
     suffix = Path(wanted.file).suffix
     if suffix in _PICKLES:  # before gigabytes come down that could not be opened
         check_torch_reads_pickles(f"{name}: {wanted.file} of {wanted.repository}", name)
-    instead = f"pass the path of a file of weights, put {name + suffix} into --model-dir, or do without (--model none)"
+    instead = (
+        f"pass the path of a file of weights, put {name + suffix} into `model_dir`, or do without (`model='none'`)"
+    )
     try:
         import huggingface_hub
     except ImportError:
@@ -137,7 +139,7 @@ def _check_sha256(path: Path, expected: str, progress: Progress) -> None:
     if digest.hexdigest() != expected:
         raise InputError(
             f"{path}: is not the published file (its SHA-256 is {digest.hexdigest()[:12]}..., not {expected[:12]}...);"
-            " delete it and fetch it again, or name a --revision to take another on purpose"
+            " delete it and fetch it again, or name a `revision` to take another on purpose"
         )
 
 

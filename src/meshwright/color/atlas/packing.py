@@ -55,7 +55,7 @@ def pack(
     if places is None:
         raise InputError(
             f"the mesh falls into {len(sizes)} charts, too many for a texture of {texture_px} px; "
-            "use fewer faces (--faces) or a larger texture"
+            "use fewer `faces` or a larger `texture_size_px`"
         )
     high = texture_px / max(np.sqrt(sizes.prod(axis=1).sum()), sizes.max(), 1e-30)
     for _ in range(SEARCH_ROUNDS):

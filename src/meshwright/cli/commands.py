@@ -1,0 +1,280 @@
+"""The commands: their arguments, and the library calls that they stand for."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from rich.console import Console
+from tyro.conf import Positional, Suppress, arg
+
+from meshwright.cli.display import print_facts, print_result, print_views, progress_bars
+from meshwright.errors import InputError
+from meshwright.options import (
+    ColorOptions,
+    FitLevel,
+    FitOptions,
+    ModelOptions,
+    OutputOptions,
+    RunOptions,
+    ShapeOptions,
+    ViewOptions,
+)
+
+if TYPE_CHECKING:  # torch takes seconds to import: --help and usage errors should not wait for it
+    from meshwright.progress import Progress
+    from meshwright.reconstruct import Finished, StartShape
+    from meshwright.views import Views
+
+    Work = tuple[Views, StartShape, Finished]
+
+_LEAST_IOU = 0.1  # a mesh whose silhouettes overlap less than this with the pictures lies elsewhere
+
+InputPath = Annotated[Positional[Path], arg(metavar="INPUT")]
+MeshPath = Annotated[Positional[Path], arg(metavar="MESH")]
+ViewsPath = Annotated[Positional[Path], arg(metavar="VIEWS")]
+
+
+@dataclass(frozen=True)
+class Reconstruct:
+    """Turn INPUT into a mesh: the folder --out gets mesh.glb, preview.png and report.json."""
+
+    input: InputPath
+    """Orbit video or animation, Zero123++ sheet, folder of posed pictures, or transforms.json."""
+    out: Path
+    """Folder for the results; made when missing."""
+    views: ViewOptions = ViewOptions()
+    model: ModelOptions = ModelOptions()
+    shape: ShapeOptions = ShapeOptions()
+    fit: FitOptions = FitOptions()
+    color: ColorOptions = ColorOptions()
+    output: OutputOptions = OutputOptions()
+    run: RunOptions = RunOptions()
+
+    def __call__(self) -> None:
+        name = self.model.model
+        if self.color.colors == "model" and name == "none":
+            raise InputError("`colors='model'`: there is no model to take colours from; give a `model` or leave it out")
+
+        def work(progress: "Progress") -> "Work":
+            from meshwright.capture import load_views
+            from meshwright.device import resolve_device
+            from meshwright.reconstruct import finish, start_shape
+            from meshwright.weights import load_model
+
+            device, places = resolve_device(self.run.device), self.model
+            views = load_views(self.input, self.views, progress=progress).to(device)
+            model = None if name == "none" else load_model(
+                name, model_dir=places.model_dir, revision=places.revision, device=device, progress=progress
+            )  # fmt: skip
+            start = start_shape(views, model=model, shape=self.shape, progress=progress)
+            finished = finish(start, views, fit=self.fit, color=self.color, seed=self.run.seed, progress=progress)
+            return views, start, finished
+
+        _write_results(self, work)
+
+
+@dataclass(frozen=True)
+class FitALevel(FitOptions):
+    """How the shape is fitted to the pictures."""
+
+    refine: Annotated[FitLevel, arg(name="level")] = "fast"
+    """How long to fit: fast or full."""
+
+
+@dataclass(frozen=True)
+class FitNothing(FitOptions):
+    """The shape stays as it is."""
+
+    refine: Suppress[Literal["off"]] = "off"
+    refine_cameras: Suppress[bool | None] = None
+    time_budget_s: Suppress[float | None] = None
+
+
+@dataclass(frozen=True)
+class ColorFromViews(ColorOptions):
+    """The colours of the mesh: the pictures', and where none looks its own."""
+
+    colors: Suppress[Literal["views"]] = "views"
+
+
+@dataclass(frozen=True)
+class Refine:
+    """Fit the shape of MESH to pictures of it and give it their colours; where none looks it keeps its own."""
+
+    mesh: MeshPath
+    """A .glb, .gltf, .obj, .ply or .stl file, y up."""
+    input: ViewsPath
+    """Its pictures: as INPUT of meshwright reconstruct."""
+    out: Path
+    """Folder for the results; made when missing."""
+    fit: FitALevel = FitALevel()
+    views: ViewOptions = ViewOptions()
+    color: ColorFromViews = ColorFromViews()
+    output: OutputOptions = OutputOptions()
+    run: RunOptions = RunOptions()
+
+    def __call__(self) -> None:
+        _write_results(self, lambda progress: _finish_mesh(self, progress))
+
+
+@dataclass(frozen=True)
+class Texture:
+    """Give MESH, as it is, the colours of pictures of it; where none looks it keeps its own."""
+
+    mesh: MeshPath
+    """A .glb, .gltf, .obj, .ply or .stl file, y up."""
+    input: ViewsPath
+    """Its pictures: as INPUT of meshwright reconstruct."""
+    out: Path
+    """Folder for the results; made when missing."""
+    views: ViewOptions = ViewOptions()
+    color: ColorFromViews = ColorFromViews()
+    fit: FitNothing = FitNothing()
+    output: OutputOptions = OutputOptions()
+    run: RunOptions = RunOptions()
+
+    def __call__(self) -> None:
+        _write_results(self, lambda progress: _finish_mesh(self, progress))
+
+
+@dataclass(frozen=True)
+class Info:
+    """Say what INPUT was recognised as, without reconstructing it."""
+
+    input: InputPath
+    """Orbit video or animation, Zero123++ sheet, folder of posed pictures, or transforms.json."""
+    views: ViewOptions = ViewOptions()
+
+    def __call__(self) -> None:
+        from meshwright.capture import load_views
+
+        with progress_bars() as bars:
+            views = load_views(self.input, self.views, progress=bars)
+        print_views(self.input, views)
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Convert model weights: published, DINO, OpenLRM and MindSpore files to safetensors or MindSpore."""
+
+    source: Annotated[Positional[str], arg(metavar="SRC")]
+    """A weights file of any known form, or a known name."""
+    destination: Annotated[Positional[Path], arg(metavar="DST")]
+    """.safetensors for meshwright, .ckpt for MindSpore."""
+    dtype: Literal["as-is", "fp32", "fp16", "bf16"] = "as-is"
+    """Number format; as-is keeps that of SRC."""
+    mindspore: bool = False
+    """MindSpore's names in a .safetensors too."""
+    model_dir: Path | None = None
+    """Folder that is searched for weights first."""
+    revision: str | None = None
+    """Commit or tag of the weights on the hub; the pinned one if not given."""
+
+    def __call__(self) -> None:
+        from meshwright import weights
+
+        with progress_bars() as bars:
+            done = weights.convert(
+                self.source,
+                self.destination,
+                dtype=None if self.dtype == "as-is" else weights.DTYPES[self.dtype],
+                mindspore=self.mindspore,
+                model_dir=self.model_dir,
+                revision=self.revision,
+                progress=bars,
+            )
+        Console().print(f"{done.source} -> {done.destination}: {done.tensors} tensors", markup=False, highlight=False)
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Print versions, devices and which extras are installed."""
+
+    def __call__(self) -> None:
+        import importlib.util
+
+        import torch
+
+        from meshwright.device import available_devices
+        from meshwright.evaluate import versions
+
+        facts = {
+            **versions(),
+            "devices": ", ".join(available_devices()),
+            "cpu threads": str(torch.get_num_threads()),
+        }
+        for extra, module in (("hub", "huggingface_hub"), ("rembg", "rembg")):
+            present = importlib.util.find_spec(module) is not None
+            facts[f"extra {extra}"] = "installed" if present else f"missing: pip install 'meshwright[{extra}]'"
+        print_facts(facts)
+
+
+COMMANDS = {
+    "reconstruct": Reconstruct,
+    "refine": Refine,
+    "texture": Texture,
+    "info": Info,
+    "convert": Convert,
+    "doctor": Doctor,
+}
+
+
+def _finish_mesh(command: Refine | Texture, progress: "Progress") -> "Work":
+    """Go on from a mesh file as from a start shape.
+
+    Raises:
+        InputError: the file is not a mesh, or the mesh is not where the views look.
+    """
+    from meshwright.capture import load_views
+    from meshwright.color import surface_field
+    from meshwright.device import resolve_device
+    from meshwright.evaluate import Scored
+    from meshwright.mesh_files import load_mesh
+    from meshwright.reconstruct import StartShape, finish
+
+    views = load_views(command.input, command.views, progress=progress)
+    mesh = load_mesh(command.mesh)
+    if len(mesh.faces) == 0:
+        raise InputError(f"{command.mesh}: has no triangles; export it again with its surface")
+    overlap = Scored.of(mesh, views).silhouette_iou
+    if overlap < _LEAST_IOU:
+        raise InputError(
+            f"{command.mesh}: does not lie where the views look (mean silhouette IoU {overlap:.2f}); place and scale it"
+            " in the cameras' world, with y up in the file"
+        )
+    device = resolve_device(command.run.device)
+    mesh, views = mesh.to(device), views.to(device)
+    start = StartShape(mesh, surface_field(mesh))
+    finished = finish(start, views, fit=command.fit, color=command.color, seed=command.run.seed, progress=progress)
+    return views, start, finished
+
+
+def _write_results(command: Reconstruct | Refine | Texture, work: "Callable[[Progress], Work]") -> None:
+    """Do the work, and write what comes of it to a folder that appears whole."""
+    from meshwright.color import color_vertices
+    from meshwright.device import resolve_device
+    from meshwright.evaluate import Scored, StageClock, preview, turntable, write_report
+    from meshwright.files import atomic_directory
+    from meshwright.images import write_image
+
+    settings = json.loads(json.dumps(dataclasses.asdict(command), default=str))
+    settings["run"]["device"] = str(resolve_device(command.run.device))
+    with atomic_directory(command.out) as folder, progress_bars() as bars:
+        clock = StageClock(bars)
+        views, start, finished = work(clock)
+        clock("files", 0.0)
+        colored = start.mesh if start.mesh.has_colors else color_vertices(start.mesh, views)
+        before = Scored.of(colored.to("cpu"), views.to("cpu"))
+        result = Scored.of(finished.mesh.to("cpu"), finished.views.to("cpu"))
+        for suffix in command.output.format:
+            result.mesh.save(folder / f"mesh.{suffix}")
+        write_image(preview([before, result]), folder / "preview.png")
+        if command.output.turntable:
+            turntable(result.mesh, folder / "turntable.mp4", progress=clock)
+        clock.close()
+        report = folder / "report.json"
+        write_report(report, before, result, finished.refined, start.rejected_views, settings, clock.stages)
+    print_result(command.out, before, result, clock.stages)

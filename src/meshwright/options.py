@@ -1,0 +1,206 @@
+"""Every option of the road from pictures to a mesh, defined once: name, type, default, meaning, and bounds.
+
+Python, the command line and report.json all use these dataclasses. A flag is a field's name without its unit
+(``elevation_deg`` is ``--elevation``). Functions further down take plain arguments, whose defaults come from here
+(``FitOptions.refine``). This module imports nothing but the standard library, so that ``--help`` is quick.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from meshwright.errors import InputError
+
+Rig = Literal["auto", "sv3d", "orbit", "zero123plus", "zero123plus-v1.1", "posed"]
+Turn = Literal["estimate", "even"]
+Background = Literal["auto", "rembg"]
+Surface = Literal["flexicubes", "marching-cubes"]
+FitLevel = Literal["fast", "full"]
+RefineLevel = Literal["off", "fast", "full"]
+Colors = Literal["views", "model"]
+MeshFormat = Literal["glb", "obj", "ply", "stl"]
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """The pictures, and the cameras that took them."""
+
+    rig: Rig = "auto"
+    """Which cameras took the pictures; auto decides by what the input is."""
+
+    elevation_deg: float | None = None
+    """Degrees of an orbit's cameras above the horizon; estimated from the pictures if not given."""
+
+    clockwise: bool | None = None
+    """Whether an orbit's cameras move clockwise seen from above; estimated from the pictures if not given."""
+
+    turn: Turn = "estimate"
+    """Estimate how unevenly an orbit's camera turns and bobs (a given elevation stays), or take the turn for even."""
+
+    fov_deg: float | None = None
+    """Vertical field of view in degrees; the rig's own if not given."""
+
+    radius: float | None = None
+    """Distance of a rig's cameras from the origin; if not given, [-1, 1] is framed as by the Zero123++ rig."""
+
+    background: Background = "auto"
+    """Without alpha and masks a flat background is removed, or a neural network (rembg) finds the object."""
+
+    masks: Path | str | None = None
+    """Folder of masks, white on the object, named like the pictures; a folder masks beside them if not given."""
+
+    max_size_px: int = 1024
+    """Larger pictures are made smaller, to this many pixels."""
+
+    max_views: int = 128
+    """Of more pictures an even selection is used."""
+
+    def __post_init__(self) -> None:
+        _require_choice("rig", self.rig, Rig)
+        _require_choice("turn", self.turn, Turn)
+        _require_choice("background", self.background, Background)
+        _require_between("elevation_deg", self.elevation_deg, -90, 90)
+        _require_between("fov_deg", self.fov_deg, 0.5, 170)
+        _require_positive("radius", self.radius)
+        _require_between("max_size_px", self.max_size_px, 16, 8192)
+        _require_between("max_views", self.max_views, 1, 20_000)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """A published model to start from."""
+
+    model: str = "none"
+    """none (shape from the silhouettes), a preset (instant-mesh-large, ...; downloaded), or a weights file."""
+
+    model_dir: Path | None = None
+    """Folder that is searched for weights first."""
+
+    revision: str | None = None
+    """Commit or tag of the weights on the hub; the pinned one if not given."""
+
+    def __post_init__(self) -> None:
+        if self.model == "none":
+            require_unset("a reconstruction without a model", model_dir=self.model_dir, revision=self.revision)
+
+
+@dataclass(frozen=True)
+class ShapeOptions:
+    """The shape to start from."""
+
+    resolution: int = 128
+    """The visual hull's grid has about this many cells cubed; models have their own."""
+
+    surface: Surface = "flexicubes"
+    """How the surface is extracted from the grid."""
+
+    def __post_init__(self) -> None:
+        _require_between("resolution", self.resolution, 16, 512)
+        _require_choice("surface", self.surface, Surface)
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How the shape is fitted to the pictures."""
+
+    refine: RefineLevel = "fast"
+    """Fit the shape to the pictures: off, fast or full."""
+
+    refine_cameras: bool | None = None
+    """Let the fit correct small errors of the cameras, too; if not given, for orbits only."""
+
+    time_budget_s: float | None = None
+    """Seconds after which the fit ends with what it has; without end if not given."""
+
+    faces: int | None = None
+    """Simplify to about so many triangles; as they come if not given."""
+
+    def __post_init__(self) -> None:
+        _require_choice("refine", self.refine, RefineLevel)
+        _require_positive("time_budget_s", self.time_budget_s)
+        _require_between("faces", self.faces, 4, math.inf)
+        if self.refine == "off":
+            require_unset(
+                "a shape that is not refined", refine_cameras=self.refine_cameras, time_budget_s=self.time_budget_s
+            )
+
+
+@dataclass(frozen=True)
+class ColorOptions:
+    """The colours of the mesh."""
+
+    colors: Colors = "views"
+    """Of the pictures, with the model's where no picture looks; or the model's alone."""
+
+    vertex_colors: bool = False
+    """Colours at vertices, no texture."""
+
+    texture_size_px: int = 2048
+    """Side of the texture in pixels."""
+
+    def __post_init__(self) -> None:
+        _require_choice("colors", self.colors, Colors)
+        _require_between("texture_size_px", self.texture_size_px, 256, 8192)
+        if self.vertex_colors and self.texture_size_px != ColorOptions.texture_size_px:
+            raise InputError("`texture_size_px`: has no effect with `vertex_colors`; leave one of them out")
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """The files that are written."""
+
+    format: tuple[MeshFormat, ...] = ("glb",)
+    """Formats of the mesh: any of glb, obj, ply, stl."""
+
+    turntable: bool = False
+    """Also write turntable.mp4."""
+
+    def __post_init__(self) -> None:
+        if not self.format:
+            raise InputError(f"`format`: names no format; use one or more of {', '.join(get_args(MeshFormat))}")
+        for name in self.format:
+            _require_choice("format", name, MeshFormat)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how the work is done."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N, mps or npu."""
+
+    seed: int = 0
+    """Same seed, same machine, same mesh."""
+
+
+def require_unset(what: str, **values: object) -> None:
+    """Raise if an option is given that would have no effect.
+
+    Args:
+        what: the input or choice on which the options have no effect.
+        values: options by name; None is not given.
+
+    Raises:
+        InputError: one of ``values`` is not None.
+    """
+    for name, value in values.items():
+        if value is not None:
+            raise InputError(f"`{name}`: has no effect on {what}; leave it out")
+
+
+def _require_choice(name: str, value: str, choices: object) -> None:
+    known = get_args(choices)
+    if value not in known:
+        raise InputError(f"`{name}`: there is no such {name} as {value!r}; use one of {', '.join(known)}")
+
+
+def _require_between(name: str, value: float | int | None, low: float | int, high: float | int) -> None:
+    if value is not None and not low <= value <= high:
+        bounds = f"of at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+        raise InputError(f"`{name}`: {value:g} is impossible; give a number {bounds}")
+
+
+def _require_positive(name: str, value: float | int | None) -> None:
+    if value is not None and not (value > 0 and math.isfinite(value)):
+        raise InputError(f"`{name}`: {value:g} is impossible; give a number above 0")
