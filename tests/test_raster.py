@@ -399,3 +399,19 @@ def test_a_mesh_without_colors_is_drawn_as_clay():
     seen = rendered.depth_z > 0
     torch.testing.assert_close(rendered.normals.norm(dim=1, keepdim=True)[seen], torch.ones(int(seen.sum())))
     assert rendered.rgb[:, :, 0, 0].eq(1).all()
+
+
+@pytest.mark.parametrize("scale", [2.0**-10, 2.0**10])
+def test_a_scene_of_another_unit_gives_the_same_pictures(scale):
+    """Powers of two, so that nothing is rounded: not only the same within a tolerance."""
+    sphere = trimesh.creation.icosphere(subdivisions=5)
+    mesh = Mesh(torch.tensor(sphere.vertices, dtype=torch.float32), torch.tensor(sphere.faces, dtype=torch.long))
+    cameras = Cameras.orbit(2, 20.0)
+    T = cameras.T_world_camera.clone()
+    T[:, :3, 3] *= scale
+    ours = render(mesh, cameras, 48, 48)
+    scaled = render(mesh.replace(vertices=mesh.vertices * scale), Cameras(T, cameras.intrinsics), 48, 48)
+    assert torch.equal(scaled.alpha, ours.alpha)
+    assert torch.equal(scaled.depth_z, ours.depth_z * scale)
+    torch.testing.assert_close(scaled.normals, ours.normals, atol=1e-5, rtol=0)
+    torch.testing.assert_close(scaled.rgb, ours.rgb, atol=1e-5, rtol=0)

@@ -72,7 +72,8 @@ class Mesh:
         normals = self.face_normals()
         for corner in range(3):
             total = total.index_add(0, self.faces[:, corner], normals)
-        none = (total * total).sum(1, keepdim=True) <= 1e-20
+        squared = (total * total).sum(1, keepdim=True)
+        none = squared <= 1e-20 * squared.detach().sum()  # of the whole, so that no unit of the world is too small
         total = torch.where(none, torch.tensor([0.0, 0.0, 1.0]).to(total), total)
         return torch.nn.functional.normalize(total, dim=1)
 

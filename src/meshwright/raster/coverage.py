@@ -53,7 +53,7 @@ def rasterize(
 
     The result does not depend on the number of threads, and is the same on all devices but for rounding in the
     projection. Barycentrics, depth_z and projected carry gradients to vertices and cameras. Parts nearer to the
-    camera plane than 0.001 are not seen. Vertices that are not finite take their faces with them.
+    camera plane than 1e-5 world units are not seen. Vertices that are not finite take their faces with them.
 
     Raises:
         IndexError: a face names a vertex that does not exist.
@@ -185,21 +185,15 @@ def _rasterize_torch(
     with torch.no_grad():
         snapped, outside = _snap(projected)
         clipped = _clip(projected, outside, faces)
-        nearest = torch.stack(
-            [
-                _nearest(
-                    torch.cat([snapped[view][faces[whole]], clipped.corners[clipped.view == view]]),
-                    torch.cat([whole, clipped.face[clipped.view == view]]),
-                    projected[view],
-                    faces,
-                    height,
-                    width,
-                )
-                for view in range(len(projected))
-                for whole in [(~outside[view][faces].any(1)).nonzero().squeeze(1)]
-            ]
-        )
-        face_ids = torch.where(nearest < _NOTHING, nearest & 0xFFFFFFFF, -1).view(-1, height, width)
+        nearest = []
+        for view in range(len(projected)):
+            whole = (~outside[view][faces].any(1)).nonzero()[:, 0]  # faces that did not have to be clipped
+            pieces = clipped.view == view
+            corners = torch.cat([snapped[view][faces[whole]], clipped.corners[pieces]])
+            face = torch.cat([whole, clipped.face[pieces]])
+            nearest.append(_nearest(corners, face, projected[view], faces, height, width))
+        packed = torch.stack(nearest)
+        face_ids = torch.where(packed < _NOTHING, packed & 0xFFFFFFFF, -1).view(-1, height, width)
     view, row, col = seen = (face_ids >= 0).nonzero(as_tuple=True)
     weights, depth_z = _weights(projected[view[:, None], faces[face_ids[seen]]], col, row)
     return Fragments(

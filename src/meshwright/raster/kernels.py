@@ -4,7 +4,22 @@ A kernel fills a range of rows or points of arrays that its caller made, and rel
 threads run it in parallel: no threading layer of Numba's, which compiles slowly and may not be entered from two
 threads at once. Results have the same bits whatever the number of threads (`kernel_threads`).
 
-``@no_type_check`` keeps the shape checker of the test run away from code that Numba compiles.
+``@no_type_check`` keeps the shape checker of the test run away from code that Numba compiles. Shapes and types of all
+arrays are listed here instead; V views, P vertices, F faces, H rows, W columns, C channels:
+
+    projected    (V, P, 3)  float64  (x_px * depth_z, y_px * depth_z, depth_z), see `Fragments`
+    snapped      (V, P, 2)  int32    (x_px, y_px) in 1/4096 px, x = OUTSIDE where there is none
+    screen       (V, P, 3)  float64  (x_px, y_px, depth_z)
+    faces        (F, 3)     int64    numbers of vertices
+    uv_faces     (F, 3)     int64    numbers of rows of ``uv``
+    partners     (F, 3)     int64    half edges 3 face + edge, see `edge_partners`
+    face_ids     (V, H, W)  int64    -1 where nothing is
+    weights      (V, H, W, 3)  float32  barycentric, 0 where nothing is
+    depth_z      (V, H, W)  float32  0 where nothing is
+    edges        (2, V, H, W)  int32  half edges between a pixel and the next in its row (0) or column (1), or -1
+    uv           (N, 2)     float32  texture coordinates, v upwards
+    texels       (T, C)     float32  the texels of all mip levels, one after the other, row by row
+    sizes        (levels, 3)  int64  (height, width, number of the first texel) of each level
 """
 
 from collections.abc import Callable, Iterable
@@ -23,8 +38,9 @@ GUARD_PX = 2**17
 """How far from the picture's corner rounded coordinates may lie; products of them stay below 2^62."""
 OUTSIDE = -(2**31)
 """Stands in a rounded x where a vertex is too near or too far aside; its faces come clipped instead."""
-NEAR_Z = 1e-3
-"""Nothing nearer to the camera plane than this (world units) is seen."""
+NEAR_Z = 1e-5
+"""Nothing nearer to the camera plane than this (world units) is seen: far less than the distance to an object of 0.001
+units, and far more than float32 rounds depths of a few units by."""
 MOST_STEPS = 64
 """Faces that a silhouette search crosses between two pixel centres before it gives up."""
 
@@ -33,6 +49,9 @@ _HALF = _ONE >> 1
 _INF = np.float32(np.inf)
 _F1 = np.float32(1)  # Numba makes integer times float32 a float64
 _FAR = 1e9  # pixels
+_NO_EDGE = -1  # in ``edges``: no silhouette passes here
+_REACHES_GOAL = -2  # of a walk: one surface from pixel to pixel
+_CANDIDATE = -2  # in ``edges``, for a while: some edge passes here at which a surface turns back
 
 _SHARES = 8  # into how many sums a scattered gradient is divided; fixed, so that rounding is too
 
@@ -95,7 +114,8 @@ def _in_parallel(kernel: Callable[..., None], items: Iterable[tuple[Any, ...]], 
 @compiled
 @no_type_check
 def snap(first, end, projected, snapped):
-    """Fill ``snapped`` with rounded picture coordinates, or OUTSIDE."""
+    """Fill ``snapped`` with rounded picture coordinates, or OUTSIDE; ``projected`` (N, 3) and ``snapped`` (N, 2) have
+    one row a vertex and view."""
     for i in range(first, end):
         snapped[i, 0], snapped[i, 1] = OUTSIDE, OUTSIDE
         z = projected[i, 2]
@@ -108,6 +128,7 @@ def snap(first, end, projected, snapped):
 @compiled
 @no_type_check
 def _corners(projected, view, faces, face):
+    """The nine numbers of a face's corners in ``projected``, corner by corner."""
     a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
     return (
         projected[view, a, 0],
@@ -153,7 +174,10 @@ def _pixel_weights(corners, x, y):
 @compiled
 @no_type_check
 def _fill(corners, first_row, end_row, projected, view, faces, face, face_ids, depth_z):
-    """Write ``face`` where it is the nearest so far, in rows first_row to end_row; equal depths go to the lower id."""
+    """Write ``face`` where it is the nearest so far, in rows first_row to end_row; equal depths go to the lower id.
+
+    ``corners``: (ax, ay, bx, by, cx, cy), int64 in 1/4096 px, of the face or of a piece of it.
+    """
     ax, ay, bx, by, cx, cy = corners
     first_row = max((min(ay, by, cy) - _HALF + _ONE - 1) >> SUBPIXEL_BITS, first_row)
     last_row = min((max(ay, by, cy) - _HALF) >> SUBPIXEL_BITS, end_row - 1)
@@ -205,7 +229,11 @@ def rasterize(
     weights,
     depth_z,
 ):
-    """Fill ``face_ids``, ``weights`` (barycentric) and ``depth_z``."""
+    """Fill ``face_ids``, ``weights`` and ``depth_z``.
+
+    Faces with corners OUTSIDE come as N pieces: ``clipped_view`` (N), ``clipped_face`` (N) and ``clipped_corners``
+    (N, 3, 2), in 1/4096 px, all int64.
+    """
     face_ids[view, first_row:end_row] = -1
     depth_z[view, first_row:end_row] = _INF
     for face in range(faces.shape[0]):
@@ -236,7 +264,10 @@ def rasterize(
 @compiled
 @no_type_check
 def rasterize_backward(view, first_row, end_row, sums, projected, faces, face_ids, grad_weights, grad_depth_z):
-    """Add to ``sums`` the gradient with respect to ``projected``: the derivative of _pixel_weights."""
+    """Add to ``sums`` (V, P, 3; float64) the gradient with respect to ``projected``: that of _pixel_weights.
+
+    ``grad_weights`` (V, H, W, 3) and ``grad_depth_z`` (V, H, W): float32.
+    """
     for row in range(first_row, end_row):
         for col in range(face_ids.shape[2]):
             face = face_ids[view, row, col]
@@ -276,7 +307,10 @@ def rasterize_backward(view, first_row, end_row, sums, projected, faces, face_id
 @compiled
 @no_type_check
 def interpolate(first, end, face_ids, weights, faces, attributes, out):
-    """Fill ``out`` with attributes; ``face_ids``, ``weights`` and ``out`` have one row a pixel."""
+    """Fill ``out`` (N, C; float32) from ``attributes`` (points, C; float32).
+
+    ``face_ids`` (N) and ``weights`` (N, 3) have one row a pixel; ``faces`` numbers the rows of ``attributes``.
+    """
     channels = attributes.shape[1]
     for i in range(first, end):
         if face_ids[i] < 0:
@@ -293,7 +327,10 @@ def interpolate(first, end, face_ids, weights, faces, attributes, out):
 @compiled
 @no_type_check
 def interpolate_backward(first, end, sums, face_ids, weights, faces, attributes, grad_out, grad_weights):
-    """Add to ``sums`` the gradient with respect to ``attributes`` and fill ``grad_weights``."""
+    """Add to ``sums`` the gradient with respect to ``attributes``, of its shape, and fill ``grad_weights`` (N, 3).
+
+    Arrays as in `interpolate`; ``grad_out`` has the shape of its ``out``. All float32.
+    """
     channels = attributes.shape[1]
     for i in range(first, end):
         ga, gb, gc = np.float32(0), np.float32(0), np.float32(0)
@@ -315,7 +352,7 @@ def interpolate_backward(first, end, sums, face_ids, weights, faces, attributes,
 @compiled
 @no_type_check
 def mip_levels(view, first_row, end_row, projected, faces, face_ids, weights, uv, uv_faces, size, out):
-    """Fill ``out`` with log2 of texels per pixel; ``size`` is the texture's (width, height)."""
+    """Fill ``out`` (V, H, W; float32) with log2 of texels per pixel; ``size`` is the texture's (width, height)."""
     for row in range(first_row, end_row):
         for col in range(face_ids.shape[2]):
             out[view, row, col] = 0
@@ -378,7 +415,7 @@ def _texel_corner(u, v, height, width, offset, repeat):
 @compiled
 @no_type_check
 def sample_texture(first, end, texels, sizes, repeat, uv, levels, out):
-    """Fill ``out``; ``texels`` holds all levels, each with (height, width, offset) in ``sizes``."""
+    """Fill ``out`` (N, C) with the texture at ``uv`` (N, 2), blended between two ``levels`` (N); all float32."""
     for i in range(first, end):
         for k in range(texels.shape[1]):
             out[i, k] = 0
@@ -398,6 +435,7 @@ def sample_texture(first, end, texels, sizes, repeat, uv, levels, out):
 @compiled
 @no_type_check
 def sample_texture_grad_uv(first, end, texels, sizes, repeat, uv, levels, grad_out, grad_uv):
+    """Fill ``grad_uv`` (N, 2) from ``grad_out`` (N, C); the others as in `sample_texture`."""
     for i in range(first, end):
         grad_u, grad_v = np.float32(0), np.float32(0)
         lower, share = _blend_of_levels(levels[i], sizes.shape[0])
@@ -420,7 +458,7 @@ def sample_texture_grad_uv(first, end, texels, sizes, repeat, uv, levels, grad_o
 @compiled
 @no_type_check
 def sample_texture_grad_texels(sizes, repeat, uv, levels, grad_out, grad_texels):
-    """Add to ``grad_texels``; one thread, since any point may touch any texel."""
+    """Add to ``grad_texels`` (T, C); one thread, since any point may touch any texel."""
     for i in range(uv.shape[0]):
         lower, share = _blend_of_levels(levels[i], sizes.shape[0])
         any_gradient = False
@@ -473,46 +511,59 @@ def _turns_back(screen, view, faces, partners, face, edge):
 
 @compiled
 @no_type_check
+def _crosses(screen, view, p, q, axis, line):
+    """Whether the edge from p to q crosses a row (axis 0) or column (axis 1) of pixel centres."""
+    return (screen[view, p, 1 - axis] >= line) != (screen[view, q, 1 - axis] >= line)
+
+
+@compiled
+@no_type_check
+def _exit_edge(screen, view, faces, face, axis, start, line, direction):
+    """The edge by which the line of pixel centres leaves a face; -1 if it misses the face or that is behind us."""
+    exit_edge, reach = -1, 0.0
+    for edge in range(3):
+        p, q = faces[face, edge], faces[face, (edge + 1) % 3]
+        if screen[view, p, 2] < NEAR_Z:
+            return -1
+        if _crosses(screen, view, p, q, axis, line):
+            crossing = (_crossing(screen, view, p, q, axis, line) - start) * direction
+            if exit_edge < 0 or crossing > reach:
+                exit_edge, reach = edge, crossing
+    return exit_edge
+
+
+@compiled
+@no_type_check
 def _walk(screen, view, faces, partners, face, goal, axis, start, line, direction):
     """Follow the surface from face to face along a row or column, from one pixel centre towards the next.
 
-    Returns the half edge (3 face + edge) where the surface turns back or ends; -1 if it goes on beyond the next
-    centre or behind the camera, -2 if it leads to the face ``goal``.
+    Returns the half edge (3 face + edge) where the surface turns back or ends; _NO_EDGE if it goes on beyond the next
+    centre or behind the camera; _REACHES_GOAL if it leads to the face ``goal``.
     """
-    edge = -1
-    reach = 0.0
-    for i in range(3):
-        p, q = faces[face, i], faces[face, (i + 1) % 3]
-        if screen[view, p, 2] < NEAR_Z:
-            return -1
-        if (screen[view, p, 1 - axis] >= line) != (screen[view, q, 1 - axis] >= line):
-            crossing = (_crossing(screen, view, p, q, axis, line) - start) * direction
-            if edge < 0 or crossing > reach:
-                edge, reach = i, crossing
+    edge = _exit_edge(screen, view, faces, face, axis, start, line, direction)
     if edge < 0:
-        return -1
+        return _NO_EDGE
     for _ in range(MOST_STEPS):
         p, q = faces[face, edge], faces[face, (edge + 1) % 3]
         if (_crossing(screen, view, p, q, axis, line) - start) * direction >= 1:
-            return -1
+            return _NO_EDGE
         if _turns_back(screen, view, faces, partners, face, edge):
             return 3 * face + edge
         face, entry = partners[face, edge] // 3, partners[face, edge] % 3
         if face == goal:
-            return -2
+            return _REACHES_GOAL
         # Out through the other edge that the line crosses: from the tip to the end of the entry on its far side.
         far, tip = faces[face, (entry + 1) % 3], faces[face, (entry + 2) % 3]
         if screen[view, tip, 2] < NEAR_Z:
-            return -1
-        apart = (screen[view, far, 1 - axis] >= line) != (screen[view, tip, 1 - axis] >= line)
-        edge = (entry + 1) % 3 if apart else (entry + 2) % 3
-    return -1
+            return _NO_EDGE
+        edge = (entry + 1) % 3 if _crosses(screen, view, far, tip, axis, line) else (entry + 2) % 3
+    return _NO_EDGE
 
 
 @compiled
 @no_type_check
 def _mark(screen, view, p, q, axis, first_row, end_row, edges):
-    """Write -2 into ``edges`` for all pairs of pixel centres between which the edge from p to q passes."""
+    """Write _CANDIDATE into ``edges`` for the pairs of pixel centres between which the edge from p to q passes."""
     height, width = edges.shape[2:]
     v, v_other = screen[view, p, 1 - axis], screen[view, q, 1 - axis]
     if not (abs(v) < _FAR and abs(v_other) < _FAR):
@@ -522,20 +573,15 @@ def _mark(screen, view, p, q, axis, first_row, end_row, edges):
     for line in range(first, end):
         u = _crossing(screen, view, p, q, axis, line + 0.5) - 0.5
         if axis == 0 and 0 <= u < width - 1:
-            edges[0, view, line, int(u)] = -2
+            edges[0, view, line, int(u)] = _CANDIDATE
         elif axis == 1 and first_row <= u < min(end_row, height - 1):
-            edges[1, view, int(u), line] = -2
+            edges[1, view, int(u), line] = _CANDIDATE
 
 
 @compiled
 @no_type_check
-def find_silhouettes(view, first_row, end_row, screen, faces, partners, face_ids, depth_z, edges):
-    """Fill ``edges[axis]`` with the half edge of the silhouette between a pixel and the next along the axis, or -1.
-
-    ``screen`` holds (x_px, y_px, depth_z) of vertices. Edges where the surface turns back point out the few pairs of
-    pixels to look at; the walk makes sure that one of the two sees the surface that ends there.
-    """
-    edges[:, view, first_row:end_row] = -1
+def _mark_turning_edges(screen, view, faces, partners, first_row, end_row, edges):
+    """Mark the pairs of pixels between which an edge passes where the surface turns back or ends."""
     turned = np.empty(faces.shape[0], np.bool_)
     for face in range(faces.shape[0]):
         turned[face] = _side(screen, view, faces[face, 0], faces[face, 1], faces[face, 2]) > 0
@@ -544,28 +590,55 @@ def find_silhouettes(view, first_row, end_row, screen, faces, partners, face_ids
             next_face, entry = partners[face, edge] // 3, partners[face, edge] % 3
             if next_face > face and partners[next_face, entry] == 3 * face + edge:
                 continue  # two faces meet here and the other one answers for both
+            # Cheap test first: neighbours wound alike turn back where one shows its front and the other its back.
             same_direction = faces[next_face, entry] == faces[face, edge]
-            if (turned[face] == turned[next_face]) == same_direction and _turns_back(
-                screen, view, faces, partners, face, edge
-            ):
+            if (turned[face] == turned[next_face]) != same_direction:
+                continue
+            if _turns_back(screen, view, faces, partners, face, edge):
                 p, q = faces[face, edge], faces[face, (edge + 1) % 3]
                 for axis in range(2):
                     _mark(screen, view, p, q, axis, first_row, end_row, edges)
+
+
+@compiled
+@no_type_check
+def _silhouette_between(screen, view, faces, partners, face_ids, depth_z, axis, row, col):
+    """The half edge where the surface seen in a pixel ends before the centre of the next along the axis, or -1."""
+    next_row, next_col = row + axis, col + 1 - axis
+    here, there = face_ids[view, row, col], face_ids[view, next_row, next_col]
+    if here == there:
+        return _NO_EDGE
+    line, start = (col + 0.5, row + 0.5) if axis else (row + 0.5, col + 0.5)
+    # From the nearer of the two first: its outline hides the other surface.
+    here_first = there < 0 or (here >= 0 and depth_z[view, row, col] <= depth_z[view, next_row, next_col])
+    for attempt in range(2):
+        found = _NO_EDGE
+        if here_first == (attempt == 0):
+            if here >= 0:
+                found = _walk(screen, view, faces, partners, here, there, axis, start, line, 1)
+        elif there >= 0:
+            found = _walk(screen, view, faces, partners, there, here, axis, start + 1, line, -1)
+        if found == _REACHES_GOAL:
+            return _NO_EDGE
+        if found != _NO_EDGE:
+            return found
+    return _NO_EDGE
+
+
+@compiled
+@no_type_check
+def find_silhouettes(view, first_row, end_row, screen, faces, partners, face_ids, depth_z, edges):
+    """Fill ``edges[axis]`` with the half edge of the silhouette between a pixel and the next along the axis, or -1.
+
+    Edges where the surface turns back point out the few pairs of pixels to look at; the walk makes sure that one of
+    the two sees the surface that ends there.
+    """
+    edges[:, view, first_row:end_row] = _NO_EDGE
+    _mark_turning_edges(screen, view, faces, partners, first_row, end_row, edges)
     for axis in range(2):
         for row in range(first_row, end_row):
             for col in range(face_ids.shape[2]):
-                if edges[axis, view, row, col] != -2:
-                    continue
-                here, there = face_ids[view, row, col], face_ids[view, row + axis, col + 1 - axis]
-                line, start = (col + 0.5, row + 0.5) if axis else (row + 0.5, col + 0.5)
-                found = -1
-                if here != there:
-                    z, z_there = depth_z[view, row, col], depth_z[view, row + axis, col + 1 - axis]
-                    forward = there < 0 or (here >= 0 and z <= z_there)
-                    for _ in range(2):
-                        if found == -1 and forward and here >= 0:
-                            found = _walk(screen, view, faces, partners, here, there, axis, start, line, 1)
-                        elif found == -1 and not forward and there >= 0:
-                            found = _walk(screen, view, faces, partners, there, here, axis, start + 1, line, -1)
-                        forward = not forward
-                edges[axis, view, row, col] = max(found, -1)
+                if edges[axis, view, row, col] == _CANDIDATE:
+                    edges[axis, view, row, col] = _silhouette_between(
+                        screen, view, faces, partners, face_ids, depth_z, axis, row, col
+                    )

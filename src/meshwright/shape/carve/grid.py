@@ -60,7 +60,9 @@ class Scene:
         return Scene(np.ascontiguousarray(hull, np.float32), projections, centres, self.backward)
 
 
-def resample(values: Float[np.ndarray, "nx ny nz"], nodes: list[Float[np.ndarray, " _n"]]) -> Float[np.ndarray, "x y z"]:
+def resample(
+    values: Float[np.ndarray, "nx ny nz"], nodes: list[Float[np.ndarray, " _n"]]
+) -> Float[np.ndarray, "x y z"]:
     """Trilinear interpolation of a grid at the nodes of another, given along each axis in units of the first."""
     return map_coordinates(values, np.meshgrid(*nodes, indexing="ij"), order=1, mode="nearest")
 
