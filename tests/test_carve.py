@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import softplus
 
+from meshwright import ColorOptions, FitOptions, ShapeOptions, reconstruct
 from meshwright.cameras import Cameras
 from meshwright.mesh import Mesh, subdivide
 from meshwright.raster import render
@@ -112,6 +113,22 @@ def test_the_number_of_threads_and_the_unit_of_the_world_change_nothing(carving)
         hull, values=hull.values * scale, origin=hull.origin * scale, cell_size=hull.cell_size * scale
     )
     torch.testing.assert_close(carve(scaled, larger).values / scale, once.values)
+
+
+def test_the_road_begins_with_what_was_asked_for(carving):
+    views, _, _ = carving
+
+    def volume(start):
+        mesh = reconstruct(
+            views,
+            shape=ShapeOptions(start=start, resolution=24),
+            fit=FitOptions(refine="off"),
+            color=ColorOptions(vertex_colors=True),
+        )
+        assert mesh.is_watertight()
+        return mesh.volume()
+
+    assert volume("carve") < 0.95 * volume("hull")
 
 
 def test_too_few_views_leave_the_hull():

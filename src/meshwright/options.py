@@ -16,6 +16,7 @@ Rig = Literal["auto", "sv3d", "orbit", "zero123plus", "zero123plus-v1.1", "posed
 Turn = Literal["estimate", "even"]
 Background = Literal["auto", "rembg"]
 Surface = Literal["flexicubes", "marching-cubes"]
+Start = Literal["hull", "carve"]
 FitLevel = Literal["fast", "full"]
 RefineLevel = Literal["off", "fast", "full"]
 Colors = Literal["views", "model"]
@@ -89,6 +90,9 @@ class ModelOptions:
 class ShapeOptions:
     """The shape to start from."""
 
+    start: Start = "hull"
+    """The visual hull of the silhouettes, or carve: that without what the colours of the pictures look through."""
+
     resolution: int = 128
     """The visual hull's grid has about this many cells cubed; models have their own."""
 
@@ -98,6 +102,7 @@ class ShapeOptions:
     def __post_init__(self) -> None:
         _require_between("resolution", self.resolution, 16, 512)
         _require_choice("surface", self.surface, Surface)
+        _require_choice("start", self.start, Start)
 
 
 @dataclass(frozen=True)

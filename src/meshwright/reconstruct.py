@@ -14,10 +14,11 @@ from meshwright.mesh import Mesh
 from meshwright.model import InstantMesh, InstantNeRF
 from meshwright.options import ColorOptions, FitOptions, RunOptions, ShapeOptions, Surface, require_unset
 from meshwright.progress import Progress, silent
-from meshwright.shape import Refined, decimate, visual_hull
+from meshwright.shape import Refined, carve, decimate, visual_hull
 from meshwright.shape import refine as refine_shape
 from meshwright.views import Views
 
+_CARVED_RESOLUTION = 96  # cells cubed, at most: carving compares pictures of 160 px, which show no more
 _MODEL_PICTURE_PX = 320  # the size the published weights were trained on
 _NEARLY_KNOWN = ("sv3d", "orbit")  # rigs of generated videos, whose frames are only nearly where they claim to be
 
@@ -65,7 +66,7 @@ def start_shape(
     shape: ShapeOptions = ShapeOptions(),
     progress: Progress = silent,
 ) -> StartShape:
-    """The visual hull of the silhouettes on a grid of about ``shape.resolution`` cubed cells, or what a model sees.
+    """The visual hull on a grid of about ``shape.resolution`` cubed cells, carved or not, or what a model sees.
 
     A model (see `meshwright.load_model`) has its own grid and gives colours as well.
 
@@ -73,8 +74,13 @@ def start_shape(
         InputError: the views see nothing, or contradict each other wholly; the model has no use for an option.
     """
     if model is None:
-        hull = visual_hull(views, shape.resolution, progress)
+        carved = shape.start == "carve"
+        hull = visual_hull(views, min(shape.resolution, _CARVED_RESOLUTION) if carved else shape.resolution, progress)
+        if carved:
+            hull = carve(views, hull, progress)
         return StartShape(hull.mesh(shape.surface), rejected_views=hull.rejected_views)
+    if shape.start != ShapeOptions.start:
+        require_unset("a model, which is the start itself", start=shape.start)
     if shape.resolution != ShapeOptions.resolution:
         require_unset("a model, which has its own grid", resolution=shape.resolution)
     if not isinstance(model, InstantMesh) and shape.surface != ShapeOptions.surface:

@@ -4,6 +4,7 @@
 it shows what the pictures show; `remesh` and `decimate` change its triangles, not its shape.
 """
 
+from meshwright.shape.carve import carve
 from meshwright.shape.flexicubes import (
     SurfaceCubes,
     extract,
@@ -24,6 +25,7 @@ __all__ = [
     "Refined",
     "SurfaceCubes",
     "VisualHull",
+    "carve",
     "decimate",
     "edge_length_for",
     "extract",
