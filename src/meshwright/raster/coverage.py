@@ -186,12 +186,12 @@ def _rasterize_torch(
         snapped, outside = _snap(projected)
         clipped = _clip(projected, outside, faces)
         nearest = []
-        for view in range(len(projected)):
-            whole = (~outside[view][faces].any(1)).nonzero()[:, 0]  # faces that did not have to be clipped
-            pieces = clipped.view == view
-            corners = torch.cat([snapped[view][faces[whole]], clipped.corners[pieces]])
+        for number in range(len(projected)):
+            whole = (~outside[number][faces].any(1)).nonzero()[:, 0]  # faces that did not have to be clipped
+            pieces = clipped.view == number
+            corners = torch.cat([snapped[number][faces[whole]], clipped.corners[pieces]])
             face = torch.cat([whole, clipped.face[pieces]])
-            nearest.append(_nearest(corners, face, projected[view], faces, height, width))
+            nearest.append(_nearest(corners, face, projected[number], faces, height, width))
         packed = torch.stack(nearest)
         face_ids = torch.where(packed < _NOTHING, packed & 0xFFFFFFFF, -1).view(-1, height, width)
     view, row, col = seen = (face_ids >= 0).nonzero(as_tuple=True)
