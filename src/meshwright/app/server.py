@@ -30,7 +30,7 @@ def serve(
     model_dir: Path | None = None,
     limits: Limits = Limits(),
     announce: Callable[[str], None] = print,
-    worker: Sequence[str] = (sys.executable, "-m", "meshwright.app.worker"),
+    worker: Sequence[str] = (sys.executable, "-P", "-m", "meshwright.app.worker"),
 ) -> None:
     """Run the job server until it is interrupted.
 

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 import traceback
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -170,6 +171,8 @@ def _make(
     output = groups[road.OutputOptions]
     for suffix in dict.fromkeys(("glb", *output.format)):  # the page shows a GLB, whatever else is wanted
         result.mesh.save(making / f"mesh.{suffix}")
+    if "obj" in output.format:
+        _pack_obj(making)
     shutil.copyfile(live / "start.glb", making / "start.glb")
     show_views(finished.views.to("cpu"), making, None, [score.psnr_db for score in result.scores])
     write_image(preview([before, result]), making / "preview.png")
@@ -181,6 +184,14 @@ def _make(
         making / "report.json", before, result, finished.refined, start.rejected_views, settings, clock.stages
     )
     channel.progress("files", 1.0)
+
+
+def _pack_obj(folder: Path) -> None:
+    """One file of what an OBJ is made of, because browsers save one file at a time."""
+    parts = [folder / name for name in ("mesh.obj", "mesh.mtl", "mesh.png") if (folder / name).exists()]
+    with zipfile.ZipFile(folder / "mesh-obj.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for part in parts:
+            archive.write(part, part.name)
 
 
 def _start(
@@ -306,7 +317,8 @@ def _restrain(folder: Path, scratch: Path, model_dir: str | None) -> None:
 def audit_hook(folder: Path, model_dir: str | None) -> Callable[[str, tuple[Any, ...]], None]:
     """A hook that refuses files outside a job's folder and the installation, other programs, and connections."""
     system = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/opt", "/proc", "/sys", "/dev", "/run/systemd")
-    own = [folder, Path(sys.prefix), Path(sys.base_prefix), Path(__file__).resolve().parents[1]]
+    package = Path(road.__file__).parent  # numba keeps compiled code beside the sources
+    own = [folder, Path(sys.prefix), Path(sys.base_prefix), package]
     own += [Path(path) for path in sysconfig.get_paths().values()]
     own += [Path(path) for path in (model_dir, os.environ.get("NUMBA_CACHE_DIR")) if path]
     own += [Path.home() / ".cache" / name for name in ("numba", "huggingface")]
