@@ -43,7 +43,7 @@ def read_options(groups: Sequence[type], given: Mapping[str, object]) -> dict[ty
         try:
             made[group] = group(**values[group])
         except InputError as error:
-            raise InputError(_flags(str(error), known)) from None
+            raise InputError(f"options: {in_options(str(error))}") from None
     return made
 
 
@@ -122,10 +122,9 @@ def _schema(kind: Any) -> dict[str, Any]:
     return {"type": {bool: "boolean", int: "integer", float: "number", str: "string"}[kind]}
 
 
-def _flags(message: str, known: Mapping[str, tuple[type, str, Any]]) -> str:
-    """An error that speaks of arguments in backticks, speaking of options."""
-    names = {name: option for option, (_, name, _) in known.items()}
-    return "options: " + re.sub(r"`(\w+)`", lambda found: names.get(found[1], found[1]), message)
+def in_options(message: str) -> str:
+    """A message of the library, whose arguments stand in backticks (see `InputError`), in names of options."""
+    return re.sub(r"`(\w+)(?:=([^`]*))?`", lambda found: " ".join(filter(None, (option_name(found[1]), found[2]))), message)
 
 
 def _meanings(group: type) -> dict[str, str]:

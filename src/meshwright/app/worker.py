@@ -25,6 +25,7 @@ from meshwright import options as road
 from meshwright.app.inputs import lay_out
 from meshwright.app.job_request import JobRequest
 from meshwright.app.limits import Limits
+from meshwright.app.option_fields import in_options
 from meshwright.errors import InputError
 
 if TYPE_CHECKING:
@@ -340,7 +341,8 @@ def audit_hook(folder: Path, model_dir: str | None) -> Callable[[str, tuple[Any,
 
 
 def _for_the_client(message: str, folder: Path) -> str:
-    """An error without the server's own paths."""
+    """An error in the API's words, without the server's own paths."""
+    message = in_options(message)
     for place in (str(folder / "input"), str(folder), os.getcwd()):
         message = message.replace(place + os.sep, "").replace(place, "")
     return message.removeprefix("input/").replace(" input/", " ")

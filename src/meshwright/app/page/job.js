@@ -124,11 +124,11 @@ export class JobScreen {
     const big = h("div", { class: "wait" });
     const grid = h("ul", { class: "strip scroll" }, found.views.map((view, number) => {
       const mark = h("span", { class: "mark", "aria-hidden": "true" }, "✓");
-      const button = h("button", { type: "button", class: "thumb", "aria-pressed": "true", "aria-label": `Use ${view.name}`, title: `${view.name}: the object covers ${Math.round(100 * view.coverage)} %`, onclick: () => {
+      const button = h("button", { type: "button", class: "thumb", "aria-pressed": "true", "aria-label": `Use picture ${number + 1}, ${view.name}`, title: `${view.name}: the object covers ${Math.round(100 * view.coverage)} %`, onclick: () => {
         if (this.excluded.has(number)) this.excluded.delete(number); else this.excluded.add(number);
         draw();
         update();
-      } }, h("img", { src: api.fileUrl(job.id, view.file), alt: "", loading: "lazy" }), h("span", { class: "no" }, number + 1), mark);
+      } }, h("img", { src: api.fileUrl(job.id, view.file), alt: "", loading: "lazy" }), h("span", { class: "no", "aria-hidden": "true" }, number + 1), mark);
       const draw = () => {
         const out = this.excluded.has(number);
         button.classList.toggle("out", out);
@@ -200,8 +200,8 @@ export class JobScreen {
     const url = (name) => api.fileUrl(job.id, name);
     const bytes = new Map(job.files.map((file) => [file.name, file.bytes]));
     const download = (name, words, primary) => bytes.has(name) ? h("a", { class: primary ? "button primary large" : "button", href: `${url(name)}?download`, download: "" }, words, primary ? ` · ${size(bytes.get(name))}` : "") : null;
-    this.thumbs = views.views.map((view, number) => h("button", { type: "button", class: "thumb", "aria-pressed": "false", "aria-label": `Compare with ${view.name}`, title: view.psnr_db === null ? view.name : `${view.name}: ${view.psnr_db.toFixed(1)} dB`, onclick: () => this.#compare(number) },
-      h("img", { src: url(view.file), alt: "", loading: "lazy" }), h("span", { class: "no" }, view.psnr_db === null ? number + 1 : `${view.psnr_db.toFixed(0)} dB`)));
+    this.thumbs = views.views.map((view, number) => h("button", { type: "button", class: "thumb", "aria-pressed": "false", "aria-label": `Compare with picture ${number + 1}, ${view.name}`, title: view.psnr_db === null ? view.name : `${view.name}: ${view.psnr_db.toFixed(1)} dB`, onclick: () => this.#compare(number) },
+      h("img", { src: url(view.file), alt: "", loading: "lazy" }), h("span", { class: "no", "aria-hidden": "true" }, view.psnr_db === null ? number + 1 : `${view.psnr_db.toFixed(0)} dB`)));
     const numbers = report && h("dl", { class: "numbers" },
       fact("Triangles", report.mesh.triangles.toLocaleString("en")), fact("Closed", report.mesh.watertight ? "yes" : "no"),
       fact("Likeness", `${report.mean.psnr_db.toFixed(1)} dB`, `the start: ${report.start.mean.psnr_db.toFixed(1)} dB`),

@@ -125,9 +125,10 @@ export class Viewer {
     const centre = box.getCenter(new Vector3());
     const radius = box.getSize(new Vector3()).length() / 2;
     const aspect = Math.min(1, this.camera.aspect);
-    const distance = 1.15 * radius / Math.sin((FOV_DEG / 2) * Math.PI / 180) / aspect;
+    const distance = 1.3 * radius / Math.sin((FOV_DEG / 2) * Math.PI / 180) / aspect;
     const side = this.views.length > 0 ? this.views[0].position.clone().sub(centre).normalize() : new Vector3(0.5, 0.3, 0.8).normalize();
-    side.y = Math.max(side.y, 0.28);
+    side.applyAxisAngle(new Vector3(0, 1, 0), 0.3);
+    side.y = Math.max(side.y, 0.42);
     this.controls.target.copy(centre);
     this.camera.position.copy(centre).addScaledVector(side.normalize(), distance);
     this.camera.near = distance / 100;
@@ -149,7 +150,7 @@ export class Viewer {
       const matrix = new Matrix4().fromArray(entry.T_world_camera).transpose();
       const inFile = this.world.matrixWorld.clone().multiply(matrix);
       const position = new Vector3().setFromMatrixPosition(inFile);
-      const depth = 0.11 * Math.max(1e-6, new Vector3().setFromMatrixPosition(matrix).length());
+      const depth = 0.085 * Math.max(1e-6, new Vector3().setFromMatrixPosition(matrix).length());
       const [fx, fy, cx, cy] = entry.intrinsics;
       const corner = (u, v) => [depth * (u - cx) / fx, -depth * (v - cy) / fy, -depth];
       const corners = [corner(0, 0), corner(1, 0), corner(1, 1), corner(0, 1)];
@@ -240,6 +241,18 @@ export class Viewer {
     this.camera.projectionMatrixInverse.copy(this.camera.projectionMatrix).invert();
   }
 
+  // Cameras between the eye and the mesh would hide it.
+  #clearTheSight() {
+    if (this.posed !== null || this.camerasOn === false) return;
+    const axis = this.controls.target.clone().sub(this.camera.position);
+    const far = axis.length();
+    const blocked = Math.asin(Math.min(0.9, 1.1 * (this.radius ?? 0) / far));
+    for (const view of this.views) {
+      const to = view.position.clone().sub(this.camera.position);
+      view.group.visible = !(this.framed && to.length() < far && to.angleTo(axis) < blocked);
+    }
+  }
+
   #tick() {
     this.request = requestAnimationFrame((now) => {
       if (this.flight) this.flight(now);
@@ -248,6 +261,7 @@ export class Viewer {
       if (this.dirty) {
         this.dirty = false;
         const started = performance.now();
+        this.#clearTheSight();
         if (this.posed !== null && !this.flight) this.#project();
         this.light.position.copy(this.camera.position).add(new Vector3(0, this.radius ?? 1, 0));
         this.renderer.render(this.scene, this.camera);
