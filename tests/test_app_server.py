@@ -239,7 +239,11 @@ def test_only_named_results_can_be_read(server: Running, path: str) -> None:
 
 def test_other_sites_are_refused(server: Running) -> None:
     def status(method: str, **headers: str) -> int:
-        return int(server.client.request(method, "/jobs", headers={k.replace("_", "-"): v for k, v in headers.items()}).status_code)
+        return int(
+            server.client.request(
+                method, "/jobs", headers={k.replace("_", "-"): v for k, v in headers.items()}
+            ).status_code
+        )
 
     own = f"http://127.0.0.1:{server.port}"
     assert status("GET", host="evil.example") == 421  # DNS rebinding

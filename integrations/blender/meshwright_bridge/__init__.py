@@ -77,7 +77,7 @@ def files_of(source: Path) -> list[tuple[Path, str]]:
 class _Job(bpy.types.Operator):
     """Send, follow and import, without stopping Blender: the network is a thread's, the scene the timer's."""
 
-    bl_options = {"REGISTER"}
+    bl_options = frozenset({"REGISTER"})
     task = "reconstruct"
 
     def execute(self, context: Any) -> set[str]:

@@ -122,8 +122,12 @@ def start_server(command: str, port: int) -> "subprocess.Popen[bytes]":
     """
     program = shutil.which(command)
     if program is None:
-        raise ServerError(f"{command}: there is no such program; install meshwright[app] and set its path in the preferences")
-    process = subprocess.Popen([program, "serve", "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        raise ServerError(
+            f"{command}: there is no such program; install meshwright[app] and set its path in the preferences"
+        )
+    process = subprocess.Popen(
+        [program, "serve", "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     client = Client(f"http://127.0.0.1:{port}")
     for _ in range(150):
         if client.is_there():

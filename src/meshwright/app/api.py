@@ -1,4 +1,4 @@
-"""The job API and the page over HTTP (Starlette). Every answer that is not a file is JSON; every error is a sentence."""
+"""The job API and the page over HTTP (Starlette). Answers that are no files are JSON, errors a sentence."""
 
 import contextlib
 import gzip
@@ -23,10 +23,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meshwright.app.inputs import safe_name
+from meshwright.app.job_request import TASKS, JobRequest, job_request
 from meshwright.app.limits import Limits
 from meshwright.app.openapi import openapi_document
 from meshwright.app.option_fields import options_schema
-from meshwright.app.job_request import TASKS, JobRequest, job_request
 from meshwright.app.security import HEADERS, Door
 from meshwright.app.store import ENDED, Job, JobStore
 from meshwright.app.supervisor import Live, Supervisor
@@ -190,7 +190,7 @@ class Server:
             if "options" in upload.values:
                 given["options"] = parse_json(upload.values["options"], "options")
             if "exclude" in upload.values:
-                given["exclude"] = parse_json(f'{{"exclude": {upload.values["exclude"]}}}', "exclude").get("exclude")
+                given["exclude"] = parse_json(upload.values["exclude"], "exclude")
             wanted = job_request(given, self.limits, self.models)
             if not upload.names:
                 raise Refused(400, "there are no files; send pictures, a film, a folder or a zip in the field files")
@@ -274,11 +274,12 @@ class Server:
         inline = suffix in _SHOWN_INLINE and request.query_params.get("download") is None
         return FileResponse(
             path, media_type=_MEDIA_TYPES.get(suffix, "application/octet-stream"), filename=_download_name(job, name),
-            content_disposition_type="inline" if inline else "attachment", headers={"cache-control": "private, no-cache"},
+            content_disposition_type="inline" if inline else "attachment",
+            headers={"cache-control": "private, no-cache"},
         )  # fmt: skip
 
     async def events(self, request: Request) -> Response:
-        """Server-sent events: ``job`` with all that is known, whenever something changes, until the job has ended."""
+        """Server-sent events: ``job`` with all that is known, at every change, until the job has ended."""
         job = self._job(request.path_params["id"])
         if self.streams >= self.limits.event_streams:
             raise _busy("too many pages follow jobs at once; try again in a while")
@@ -432,7 +433,7 @@ def _digest(data: bytes) -> str:
 
 
 class _Guard:
-    """Around everything: host, origin and token are checked, browsers are told the rules, tracebacks stay in the log."""
+    """Around everything: checks host, origin and token, tells browsers the rules, keeps tracebacks in the log."""
 
     def __init__(self, app: ASGIApp, server: Server) -> None:
         self._app, self._server = app, server

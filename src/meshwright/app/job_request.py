@@ -60,10 +60,15 @@ def job_request(
         raise Refused(400, f"task: must be one of {', '.join(TASKS)}")
     options = given.get("options", {})
     if not isinstance(options, dict):
-        raise Refused(400, "options: must be a JSON object, such as {\"refine\": \"full\"}")
+        raise Refused(400, 'options: must be a JSON object, such as {"refine": "full"}')
     exclude = given.get("exclude", [])
-    if not isinstance(exclude, list) or len(exclude) > limits.frames or not all(
-        isinstance(number, int) and not isinstance(number, bool) and 0 <= number < limits.frames for number in exclude
+    if (
+        not isinstance(exclude, list)
+        or len(exclude) > limits.frames
+        or not all(
+            isinstance(number, int) and not isinstance(number, bool) and 0 <= number < limits.frames
+            for number in exclude
+        )
     ):
         raise Refused(400, "exclude: must be a list of numbers of views, counted from 0")
     request = JobRequest(wanted, options, tuple(sorted(set(exclude))))

@@ -7,7 +7,7 @@ _MIB = 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """Every bound of the server. What is beyond one is answered with a 4xx (or 503, where waiting helps) and a sentence."""
+    """Every bound of the server. Beyond one the answer is a 4xx (or 503, where waiting helps) and a sentence."""
 
     upload_bytes: int = 1024 * _MIB
     """One request's body."""

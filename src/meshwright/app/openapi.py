@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from meshwright.app.option_fields import options_schema
 from meshwright.app.job_request import TASKS
+from meshwright.app.option_fields import options_schema
 
 _ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"}}
 _ERROR = {
@@ -115,7 +115,10 @@ def openapi_document(version: str) -> dict[str, Any]:
                 "parameters": [_ID],
                 "get": {
                     "summary": "Server-sent events named job, each with the whole job, until it has ended.",
-                    "responses": {"200": {"description": "A stream.", "content": {"text/event-stream": {}}}, **refusals},
+                    "responses": {
+                        "200": {"description": "A stream.", "content": {"text/event-stream": {}}},
+                        **refusals,
+                    },
                 },
             },
             "/jobs/{id}/{name}": {

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import itertools
 import math
 import re
 import textwrap
@@ -124,7 +125,9 @@ def _schema(kind: Any) -> dict[str, Any]:
 
 def in_options(message: str) -> str:
     """A message of the library, whose arguments stand in backticks (see `InputError`), in names of options."""
-    return re.sub(r"`(\w+)(?:=([^`]*))?`", lambda found: " ".join(filter(None, (option_name(found[1]), found[2]))), message)
+    return re.sub(
+        r"`(\w+)(?:=([^`]*))?`", lambda found: " ".join(filter(None, (option_name(found[1]), found[2]))), message
+    )
 
 
 def _meanings(group: type) -> dict[str, str]:
@@ -135,8 +138,7 @@ def _meanings(group: type) -> dict[str, str]:
         return {}
     assert isinstance(body, ast.ClassDef)
     meanings = {}
-    for field, below in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
-            if isinstance(below.value, ast.Constant) and isinstance(below.value.value, str):
-                meanings[field.target.id] = " ".join(below.value.value.split())
+    for field, below in itertools.pairwise(body.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            meanings[ast.unparse(field.target)] = " ".join(str(below.value.value).split())
     return meanings

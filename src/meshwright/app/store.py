@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 
 @dataclass(frozen=True)
 class Job:
-    """One row of the store. ``title``: what people call it, a cleaned name of its first file. Times are Unix seconds."""
+    """One row of the store. ``title``: a cleaned name of its first file. Times are Unix seconds."""
 
     number: int
     id: str
@@ -133,7 +133,8 @@ class JobStore:
     def end(self, job_id: str, state: Literal["done", "failed", "cancelled"], error: str | None = None) -> None:
         """Record how a job ended. A job that was cancelled or removed meanwhile stays so."""
         self._db.execute(
-            "UPDATE jobs SET state = ?, error = ?, ended_s = ?, bytes = ? WHERE id = ? AND state IN ('queued', 'running')",
+            "UPDATE jobs SET state = ?, error = ?, ended_s = ?, bytes = ? WHERE id = ?"
+            " AND state IN ('queued', 'running')",
             (state, error, time.time(), folder_bytes(self.folder(job_id)), job_id),
         )
 
@@ -176,7 +177,7 @@ class JobStore:
         shutil.rmtree(self.folder(job_id), ignore_errors=True)
 
     def sweep(self, kept_s: float, kept_bytes: int) -> int:
-        """Remove ended jobs that are too old, then the oldest until all files fit into ``kept_bytes``; how many went."""
+        """Remove ended jobs that are too old, then the oldest until all fit into ``kept_bytes``; how many went."""
         old = self._db.execute(
             f"SELECT id FROM jobs WHERE state IN {ENDED} AND ended_s < ?", (time.time() - kept_s,)
         ).fetchall()

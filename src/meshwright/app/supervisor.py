@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -90,7 +90,7 @@ class Supervisor:
     def live(self, job_id: str) -> Live:
         return self._live.get(job_id, Live())
 
-    async def changes(self, job_id: str, beat_s: float = 15.0) -> AsyncIterator[Live | None]:
+    async def changes(self, job_id: str, beat_s: float = 15.0) -> AsyncGenerator[Live | None, None]:
         """What is known of a job whenever that changes; None after ``beat_s`` without a change."""
         version = -1
         while True:
@@ -228,7 +228,8 @@ class _Process:
 
     @classmethod
     async def start(cls, command: Sequence[str]) -> "_Process":
-        log = tempfile.TemporaryFile()  # a file, so that a job which says much cannot stop at a full pipe
+        # A file, so that a job which says much cannot stop at a full pipe; `kill` closes it.
+        log = tempfile.TemporaryFile()  # noqa: SIM115
         environment = {**os.environ, "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
         process = await asyncio.create_subprocess_exec(
             *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, limit=_LINE_BYTES, env=environment,

@@ -27,7 +27,7 @@ class Refused(Exception):
 
 @dataclass
 class Upload:
-    """A form that arrived. ``names``: what the client called its files, which lie as ``0000``, ``0001``, ... on disk."""
+    """A form that arrived. ``names``: what the client called its files, which lie as ``0000``, ... on disk."""
 
     names: list[str] = field(default_factory=list)
     values: dict[str, str] = field(default_factory=dict)
@@ -63,7 +63,7 @@ async def receive_form(
             if received > limits.upload_bytes:
                 raise _too_large(limits)
             if time.monotonic() > end_s:
-                raise Refused(408, f"the upload took more than {limits.upload_s:g} seconds; send fewer or smaller files")
+                raise Refused(408, f"the upload took more than {limits.upload_s:g} seconds; send less")
             parser.write(chunk)
         parser.finalize()
     except (FormParserError, UnicodeDecodeError, ValueError):
@@ -76,7 +76,7 @@ async def receive_form(
 
 
 def _too_large(limits: Limits) -> Refused:
-    return Refused(413, f"the files are larger than {limits.upload_bytes >> 20} MiB together; send fewer or smaller ones")
+    return Refused(413, f"the files are larger than {limits.upload_bytes >> 20} MiB together; send fewer")
 
 
 class _Form:
@@ -167,19 +167,19 @@ async def receive_json(chunks: AsyncIterator[bytes], limits: Limits) -> dict[str
                 raise Refused(408, f"nothing arrived for {limits.silence_s:g} seconds; send it again") from None
             if len(body) > limits.options_bytes:
                 raise Refused(413, f"the request is longer than {limits.options_bytes >> 10} KiB; shorten it")
-    return parse_json(bytes(body).decode("utf-8", "replace"), "the request")
+    value = parse_json(bytes(body).decode("utf-8", "replace"), "the request")
+    if not isinstance(value, dict):
+        raise Refused(400, "the request: is not a JSON object; send one like {}")
+    return value
 
 
-def parse_json(text: str, what: str) -> dict[str, Any]:
-    """Text as a JSON object.
+def parse_json(text: str, what: str) -> object:
+    """Text as JSON.
 
     Raises:
         Refused: it is none.
     """
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
-        raise Refused(400, f"{what}: is not JSON; send an object like {{}}") from None
-    if not isinstance(value, dict):
-        raise Refused(400, f"{what}: is not a JSON object; send one like {{}}")
-    return value
+        raise Refused(400, f"{what}: is not JSON") from None

@@ -141,7 +141,7 @@ def _make(
     model_dir: str | None,
 ) -> None:
     from meshwright.capture import load_views
-    from meshwright.color.vertex_colors import color_vertices
+    from meshwright.color import color_vertices
     from meshwright.device import resolve_device
     from meshwright.evaluate import Scored, StageClock, preview, turntable, write_report
     from meshwright.images import write_image
@@ -181,9 +181,7 @@ def _make(
         turntable(result.mesh, making / "turntable.mp4", progress=clock)
     clock.close()
     settings = {"task": request.task, "exclude": list(request.exclude), **request.options, "device": str(run.device)}
-    write_report(
-        making / "report.json", before, result, finished.refined, start.rejected_views, settings, clock.stages
-    )
+    write_report(making / "report.json", before, result, finished.refined, start.rejected_views, settings, clock.stages)
     channel.progress("files", 1.0)
 
 
@@ -199,7 +197,7 @@ def _start(
     views: "Views", mesh_path: Path | None, groups: Mapping[type, Any], progress: "Progress", model_dir: str | None
 ) -> "StartShape":
     """The shape to go on from: a mesh that was sent, what a model sees, or the hull."""
-    from meshwright.color.vertex_colors import surface_field
+    from meshwright.color import surface_field
     from meshwright.device import resolve_device
     from meshwright.mesh_files import load_mesh
     from meshwright.reconstruct import StartShape, start_shape
@@ -323,7 +321,7 @@ def audit_hook(folder: Path, model_dir: str | None) -> Callable[[str, tuple[Any,
     own += [Path(path) for path in sysconfig.get_paths().values()]
     own += [Path(path) for path in (model_dir, os.environ.get("NUMBA_CACHE_DIR")) if path]
     own += [Path.home() / ".cache" / name for name in ("numba", "huggingface")]
-    allowed = tuple({os.path.realpath(path) + os.sep for path in (*own, *system) if str(path)})
+    allowed = tuple({os.path.realpath(path) + os.sep for path in (*map(str, own), *system)})
     others = os.path.realpath(folder.parent) + os.sep
     mine = os.path.realpath(folder) + os.sep
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from tyro.conf import Positional, Suppress, arg
 
 from meshwright.cli.display import print_facts, print_result, print_views, progress_bars
+from meshwright.cli.serve import Serve
 from meshwright.errors import InputError
 from meshwright.options import (
     ColorOptions,
@@ -206,7 +207,7 @@ class Doctor:
             "devices": ", ".join(available_devices()),
             "cpu threads": str(torch.get_num_threads()),
         }
-        for extra, module in (("hub", "huggingface_hub"), ("rembg", "rembg")):
+        for extra, module in (("hub", "huggingface_hub"), ("rembg", "rembg"), ("app", "uvicorn")):
             present = importlib.util.find_spec(module) is not None
             facts[f"extra {extra}"] = "installed" if present else f"missing: pip install 'meshwright[{extra}]'"
         print_facts(facts)
@@ -218,6 +219,7 @@ COMMANDS = {
     "texture": Texture,
     "info": Info,
     "convert": Convert,
+    "serve": Serve,
     "doctor": Doctor,
 }
 
