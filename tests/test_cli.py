@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import pickle
 import re
 import struct
@@ -15,16 +16,19 @@ import pytest
 import torch
 from PIL import Image
 
+from drawn_orbits import draw
 from meshwright import (
     Cameras,
     ColorOptions,
     FitOptions,
     Mesh,
     ShapeOptions,
+    ViewOptions,
     load_views,
     reconstruct,
 )
 from meshwright.cli import main
+from meshwright.images import write_image, write_video
 from meshwright.mesh_files import load_mesh
 from meshwright.raster import render
 from meshwright.shape import grid, marching_cubes
@@ -186,6 +190,63 @@ def test_an_existing_folder_keeps_its_other_files(monkeypatch, tmp_path, posed_f
     assert run(monkeypatch, "reconstruct", posed_folder, "--out", tmp_path, *QUICK) == 0
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert (tmp_path / "mesh.glb").read_bytes()[:4] == b"glTF"
+
+
+def film(folder: Path) -> tuple[Path, list[str], ViewOptions]:
+    write_video(draw(Cameras.sv3d(8, 20.0, clockwise=True), size=48).images, folder / "orbit.mp4")
+    return folder / "orbit.mp4", [], ViewOptions()
+
+
+def folder_of_pictures(folder: Path) -> tuple[Path, list[str], ViewOptions]:
+    views = draw(Cameras.orbit(7, 10.0, 3.0, 40.0, clockwise=True), size=48)
+    for i, image in enumerate(views.images):
+        write_image(torch.cat([image, views.alpha[i]]), folder / f"{i}.png")
+    flags = ["--rig", "orbit", "--elevation", "10", "--clockwise", "--turn", "even", "--fov", "40", "--radius", "3"]
+    options = ViewOptions(rig="orbit", elevation_deg=10.0, clockwise=True, turn="even", fov_deg=40.0, radius=3.0)
+    return folder, flags, options
+
+
+def sheet(folder: Path) -> tuple[Path, list[str], ViewOptions]:
+    cells = draw(Cameras.zero123plus(), size=48).images
+    rows = [torch.cat([cells[i], cells[i + 1]], dim=2) for i in (0, 2, 4)]
+    write_image(torch.cat(rows, dim=1), folder / "sheet.png")
+    return folder / "sheet.png", ["--max-size", "40"], ViewOptions(max_size_px=40)
+
+
+def transforms_json(folder: Path) -> tuple[Path, list[str], ViewOptions]:
+    views = draw(Cameras.zero123plus(), size=48)
+    frames = []
+    for i, T_world_camera in enumerate(views.cameras.T_world_camera):
+        write_image(views.images[i], folder / f"{i}.png")
+        write_image(views.alpha[i], folder / f"mask_{i}.png")
+        frames.append(
+            {"file_path": f"{i}.png", "mask_path": f"mask_{i}.png", "transform_matrix": T_world_camera.tolist()}
+        )
+    (folder / "transforms.json").write_text(json.dumps({"camera_angle_x": math.radians(30.0), "frames": frames}))
+    return folder / "transforms.json", [], ViewOptions()
+
+
+def cameras_npz(folder: Path) -> tuple[Path, list[str], ViewOptions]:
+    views = draw(Cameras.zero123plus(), size=48)
+    for i, image in enumerate(views.images):
+        write_image(torch.cat([image, views.alpha[i]]), folder / f"{i:03d}.png")
+    np.savez(folder / "cameras.npz", cam_poses=views.cameras.T_camera_world[:, :3].numpy())
+    return folder, ["--fov", "30"], ViewOptions(fov_deg=30.0)
+
+
+@pytest.mark.parametrize("make", [film, folder_of_pictures, sheet, transforms_json, cameras_npz])
+def test_python_and_the_command_line_make_the_same_bytes(monkeypatch, tmp_path, make):
+    path, flags, options = make(tmp_path)
+    flags += ["--resolution", "32", "--refine", "off", "--vertex-colors", "--faces", "500", "--format", "ply"]
+    assert run(monkeypatch, "reconstruct", path, "--out", tmp_path / "out", *flags) == 0
+    mesh = reconstruct(
+        load_views(path, options),
+        shape=ShapeOptions(resolution=32),
+        fit=FitOptions(refine="off", faces=500),
+        color=ColorOptions(vertex_colors=True),
+    )
+    mesh.save(tmp_path / "python.ply")
+    assert (tmp_path / "python.ply").read_bytes() == (tmp_path / "out" / "mesh.ply").read_bytes()
 
 
 def test_turntable_turns_once(monkeypatch, tmp_path, posed_folder):
@@ -356,6 +417,88 @@ def test_bad_settings_are_one_line(monkeypatch, capfd, tmp_path, posed_folder, a
     assert f"error: {arguments[0]}" in said
     assert arguments[1].split(",")[-1] in said
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "--out"),
+        (["--out", "o", "--rig", "spiral"], "--rig"),
+        (["--out", "o", "--resolution", "many"], "--resolution"),
+        (["--out", "o", "--resolution", "5"], "--resolution: 5 is impossible; give a number between 16 and 512"),
+        (["--out", "o", "--colour", "views"], "--colour"),
+        (["--out", "o", "--fov"], "--fov"),
+        (["--out", "o", "--refine", "off", "--keep-cameras"], "--refine-cameras: has no effect"),
+        (["--out", "o", "--refine", "off", "--time-budget", "9"], "--time-budget: has no effect"),
+        (["--out", "o", "--vertex-colors", "--texture-size", "512"], "--texture-size: has no effect"),
+        (["--out", "o", "--revision", "main"], "--revision: has no effect"),
+        (["--out", "o", "--elevation", "20"], "--elevation: has no effect"),
+        (["--out", "o", "--fov", "20"], "--fov: has no effect"),
+    ],
+)
+def test_every_mistake_on_the_command_line_is_one_line(monkeypatch, capfd, posed_folder, arguments, expected):
+    assert run(monkeypatch, "reconstruct", posed_folder, *arguments) == 2
+    captured = capfd.readouterr()
+    (line,) = [line for line in captured.err.splitlines() if line.strip()]
+    assert line.startswith("error: ")
+    assert expected in line
+    assert captured.out == ""
+
+
+def test_options_that_another_command_knows_are_refused(monkeypatch, capfd, tmp_path):
+    assert run(monkeypatch, "texture", "mesh.glb", "views", "--out", tmp_path / "o", "--time-budget", "5") == 2
+    assert "--time-budget" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "refine", "texture", "info", "convert", "doctor"])
+def test_help_says_what_every_option_does(monkeypatch, capsys, command):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(monkeypatch, command, "--help") == 0
+    text = capsys.readouterr().out
+    assert "None" not in text
+    assert "--out" in text or command in ("info", "convert", "doctor")
+    assert ("Degrees of an orbit's cameras above the horizon" in text) == (command not in ("convert", "doctor"))
+
+
+def test_completion_is_printed_for_a_shell(monkeypatch, capsys):
+    assert run(monkeypatch, "--tyro-print-completion", "bash") == 0
+    assert "--texture-size" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import meshwright",
+        "import meshwright.options",
+        "import sys; sys.argv = ['meshwright', 'reconstruct', '--help']; from meshwright.cli import main\n"
+        "try: main()\nexcept SystemExit: pass",
+        "import sys; sys.argv = ['meshwright', 'reconstruct', 'x']; from meshwright.cli import main\n"
+        "try: main()\nexcept SystemExit: pass",
+    ],
+    ids=["import", "options", "help", "mistake"],
+)
+def test_nobody_waits_for_torch_who_does_not_need_it(code):
+    heavy = "torch", "numpy", "scipy", "numba", "PIL"
+    ask = f"{code}\nimport sys\nprint('loaded', sorted(set({heavy}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded []"
+
+
+def test_public_names_are_there_and_stay_what_they_are():
+    code = (
+        "import meshwright, meshwright.reconstruct, importlib\n"
+        "missing = [name for name in meshwright.__all__ if not hasattr(meshwright, name)]\n"
+        "assert not missing, missing\n"
+        "assert set(meshwright.__all__) <= set(dir(meshwright))\n"
+        "from meshwright import reconstruct\n"
+        "from meshwright.reconstruct import finish\n"
+        "module = importlib.import_module('meshwright.reconstruct')\n"
+        "assert callable(reconstruct) and module.finish is finish and module.reconstruct is reconstruct\n"
+        "try: meshwright.reconstrukt\n"
+        "except AttributeError: pass\n"
+        "else: raise AssertionError\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_installed_command_reports_mistakes_without_a_traceback(tmp_path):

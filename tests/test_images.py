@@ -156,6 +156,21 @@ def test_a_written_video_reads_back(tmp_path):
         assert difference.mean() < 0.02
 
 
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_a_film_that_was_taken_with_a_turned_camera_is_upright(tmp_path, quarters):
+    """Phones write frames as the sensor lies, and into the track's header how to turn them (ISO 14496-12, tkhd)."""
+    write_video([moving_square(i) for i in range(6)], tmp_path / "held.mp4")
+    plain = read_frames(tmp_path / "held.mp4").pictures[2]
+    cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarters]  # clockwise, of rows that run down
+    content = bytearray((tmp_path / "held.mp4").read_bytes())
+    matrix = content.index(b"tkhd") + 4 + 40
+    one = 1 << 16
+    rows = (cosine * one, sine * one, 0, -sine * one, cosine * one, 0, 0, 0, 1 << 30)
+    content[matrix : matrix + 36] = struct.pack(">9i", *rows)
+    (tmp_path / "held.mp4").write_bytes(content)
+    assert torch.equal(read_frames(tmp_path / "held.mp4").pictures[2], torch.rot90(plain, -quarters, (1, 2)))
+
+
 def test_odd_sides_are_doubled_at_the_edge(tmp_path):
     write_video([torch.full((3, 15, 17), 0.5)] * 2, tmp_path / "odd.mp4")
     assert read_frames(tmp_path / "odd.mp4").pictures[0].shape == (3, 16, 18)

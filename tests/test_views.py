@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from drawn_orbits import angles_deg, draw
 from meshwright.cameras import Cameras
 from meshwright.capture import load_views
 from meshwright.capture.load import split_sheet
@@ -448,11 +449,112 @@ def test_masks_in_a_folder_beside_the_pictures_are_used(tmp_path):
         load(tmp_path, rig="sv3d", **AN_EVEN_TURN)
 
 
+def half_masks(folder: Path, names: list[str]) -> None:
+    """Masks that tell the pictures apart: white in the first row of number ``i``, ``i`` + 1 ..., black elsewhere."""
+    for i, name in enumerate(names):
+        mask = np.zeros((SIZE, SIZE), np.uint8)
+        mask[: i + 1] = 255
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(folder / name)
+
+
+def test_pictures_of_one_name_in_several_folders_have_masks_of_their_own(tmp_path):
+    names = [f"{folder}/{i}.png" for folder in ("left", "right") for i in range(2)]
+    for i, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(disc(i, alpha=False)).save(tmp_path / name)
+    content = transforms(Cameras.zero123plus()[:4])
+    for frame, name in zip(content["frames"], names, strict=True):
+        frame["file_path"] = name
+    write_transforms(tmp_path, content)
+    half_masks(tmp_path / "masks", names)
+    views = load_views(tmp_path)
+    assert views.names == tuple(names)
+    assert views.alpha.sum(dim=(1, 2, 3)).tolist() == [SIZE, 2 * SIZE, 3 * SIZE, 4 * SIZE]
+    (tmp_path / "masks" / "right" / "1.png").unlink()
+    with pytest.raises(InputError, match=r"no mask for right/1\.png"):
+        load_views(tmp_path)
+
+
+def test_masks_beside_a_camera_file_are_used_whether_the_folder_or_the_file_is_named(posed):
+    folder, content = posed
+    write_discs(folder, 6, alpha=False)
+    write_transforms(folder, content)
+    half_masks(folder / "masks", [f"{i}.png" for i in range(6)])
+    for path in (folder, folder / "transforms.json"):
+        assert load_views(path).alpha.sum(dim=(1, 2, 3)).tolist() == [(i + 1) * SIZE for i in range(6)]
+
+
 def test_pictures_on_white_are_cut_out(tmp_path):
     write_discs(tmp_path, 3, alpha=False)
     views = load(tmp_path, rig="sv3d", **AN_EVEN_TURN)
     expected = torch.stack([torch.from_numpy(disc(i)[..., 3:]).permute(2, 0, 1) / 255 for i in range(3)])
     assert (views.alpha - expected).abs().max() < 0.05
+
+
+# --- what an orbit leaves open ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clockwise_clip(tmp_path_factory):
+    """A film of one clockwise turn at 20 degrees, and its cameras."""
+    true = Cameras.sv3d(12, 20.0, clockwise=True)
+    path = tmp_path_factory.mktemp("clip") / "orbit.mp4"
+    write_video(draw(true).images, path)
+    return path, true
+
+
+@pytest.mark.parametrize(
+    ("rig", "given"), [("auto", {}), ("sv3d", {"elevation_deg": 20.0}), ("auto", {"clockwise": True})]
+)
+def test_what_is_not_said_of_an_orbit_is_read_off_its_pictures(clockwise_clip, rig, given):
+    path, true = clockwise_clip
+    views = load(path, rig=rig, **given)
+    assert angles_deg(views.cameras, true).max() < 4
+    said = " ".join(views.assumptions)
+    assert ("clockwise" in said) == ("clockwise" not in given)
+    assert ("elevation" in said) == ("elevation_deg" not in given)
+
+
+def test_what_is_said_of_an_orbit_is_kept_even_if_it_is_wrong(clockwise_clip):
+    path, _ = clockwise_clip
+    positions = load(path, elevation_deg=-5.0).cameras.positions
+    elevations_deg = torch.rad2deg(torch.asin(positions[:, 2] / positions.norm(dim=1)))
+    torch.testing.assert_close(elevations_deg, torch.full((12,), -5.0), atol=1e-3, rtol=0)
+    positions = load(path, clockwise=False, turn="even").cameras.positions
+    steps_deg = torch.rad2deg(torch.atan2(positions[:, 1], positions[:, 0])).diff() % 360
+    torch.testing.assert_close(steps_deg, torch.full((11,), 30.0), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("option", [{"elevation_deg": 10.0}, {"clockwise": False}, {"turn": "even"}])
+@pytest.mark.parametrize("kind", ["transforms", "npz", "six pictures", "sheet"])
+def test_options_of_an_orbit_have_no_place_elsewhere(tmp_path, kind, option):
+    path = other_input(tmp_path, kind)
+    with pytest.raises(InputError, match=f"`{next(iter(option))}`: has no effect on"):
+        load(path, **option)
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"), [("transforms", {"fov_deg": 40.0}), ("transforms", {"radius": 3.0}), ("npz", {"radius": 3.0})]
+)
+def test_cameras_of_a_file_are_not_changed_by_options(tmp_path, kind, option):
+    with pytest.raises(InputError, match="which holds the cameras"):
+        load(other_input(tmp_path, kind), **option)
+
+
+def other_input(folder: Path, kind: str) -> Path:
+    """Something that is no orbit."""
+    write_discs(folder, 6, "{:03d}.png")
+    if kind == "transforms":
+        write_transforms(folder, transforms(Cameras.zero123plus(), "{:03d}.png"))
+    elif kind == "npz":
+        np.savez(folder / "cameras.npz", cam_poses=world_to_camera(Cameras.zero123plus()))
+    elif kind == "sheet":
+        cells = [disc(i, alpha=False) for i in range(6)]
+        rows = [np.concatenate(cells[row : row + 2], axis=1) for row in (0, 2, 4)]
+        Image.fromarray(np.concatenate(rows)).save(folder / "sheet.png")
+        return folder / "sheet.png"
+    return folder
 
 
 # --- sheets ----------------------------------------------------------------------------------------------------------

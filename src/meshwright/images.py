@@ -48,6 +48,11 @@ _MAX_FILM_PIXELS = 16_000_000_000  # of all frames together: 32 s at 60 frames a
 # (HLS, DASH, concat, SDP ...) are not among them.
 _CONTAINERS = {b"\x1a\x45\xdf\xa3": "matroska,webm", b"RIFF": "avi"}
 _ATOMS = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid", b"styp"})
+_COUNTER_CLOCKWISE = {
+    90: Image.Transpose.ROTATE_90,
+    180: Image.Transpose.ROTATE_180,
+    270: Image.Transpose.ROTATE_270,
+}
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 
 
@@ -309,7 +314,7 @@ def _read_video(path: Path, max_size_px: int | None, max_frames: int) -> Frames:
                     count += 1
                     pixels += frame.width * frame.height
                     _check_film(path, max(frame.width * frame.height, -(-pixels // count)), count)
-                    yield lambda frame=frame: _to_picture(frame.to_image(), max_size_px)
+                    yield lambda frame=frame: _to_picture(_upright(frame), max_size_px)
 
             frames = _every_nth(path, decoders(), max_frames)
             promised_s = _duration_s(container, stream)
@@ -346,6 +351,12 @@ def _check_film(path: Path, frame_pixels: int, count: int) -> None:
         raise InputError(f"{path}: has more than {_MAX_PIXELS // 1_000_000} million pixels; make it smaller")
     if frame_pixels * count > _MAX_FILM_PIXELS:
         raise InputError(f"{path}: has too many pixels in all its frames; make it shorter or smaller")
+
+
+def _upright(frame: Any) -> Image.Image:
+    """A film's frame turned as its display matrix says: phones film sideways and note how they were held."""
+    turned = _COUNTER_CLOCKWISE.get(round(frame.rotation) % 360)
+    return frame.to_image() if turned is None else frame.to_image().transpose(turned)
 
 
 def _duration_s(container: Any, stream: Any) -> float | None:
