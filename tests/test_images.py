@@ -228,7 +228,7 @@ def test_a_truncated_video_is_refused_wherever_it_was_cut(tmp_path, share):
     for name in ("index_last.mp4", "index_first.mp4"):
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[: int(share * len(content))])
-        with pytest.raises(InputError, match=r"breaks off after \d+ frames|cannot be read"):
+        with pytest.raises(InputError, match=r"breaks off after \d+ frames|cannot be read|holds no frames"):
             read_frames(tmp_path / name)
 
 
