@@ -13,7 +13,7 @@ from meshwright.cameras import Cameras
 from meshwright.errors import InputError
 from meshwright.raster import rasterize
 from meshwright.shape import VisualHull, outline_distances_px, visual_hull
-from meshwright.shape.hull.cones import Silhouettes
+from meshwright.shape.hull.cones import Silhouettes, ViewingCones
 from meshwright.shape.hull.outlines import _outline_segments
 from meshwright.views import Views
 
@@ -341,3 +341,62 @@ def test_crumbs_and_bubbles_go_and_real_parts_stay():
     assert mesh.is_watertight()
     assert int(mesh.components().max()) + 1 == 2
     assert float(mesh.volume()) == pytest.approx(4 / 3 * math.pi * (12**3 + 5**3), rel=0.02)
+
+
+# --- any lens
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.floats(0.05, 0.95), min_size=4, max_size=4))
+def test_at_a_saddle_the_outline_leaves_the_middle_to_those_corners_whose_side_it_is_on(corners):
+    """Bilinear interpolation says what the middle is; each piece of the outline then cuts off one of the others."""
+    a, b, c, d = corners
+    level = np.array([[0.5 + a / 2, 0.5 - b / 2], [0.5 - c / 2, 0.5 + d / 2]], np.float32) - np.float32(0.5)
+    for cell in (level, np.ascontiguousarray(level[::-1])):
+        segments = _outline_segments(cell)
+        assert len(segments) == 2
+        middle_inside = cell.mean() >= 0
+        cut_off = set()
+        for start_y, start_x, dy, dx in segments[:, 2:]:
+            # Both ends lie on the sides at one corner: it is the nearest whole place in y and x that they share.
+            ends = ((start_y, start_x), (start_y + dy, start_x + dx))
+            (row,) = {round(float(y)) for y, _ in ends if float(y).is_integer()}
+            (column,) = {round(float(x)) for _, x in ends if float(x).is_integer()}
+            cut_off.add((row, column))
+        assert len(cut_off) == 2
+        assert all((cell[corner] >= 0) != middle_inside for corner in cut_off)
+
+
+def near_cameras(fov_deg: float) -> Cameras:
+    """So near to the ball that it fills the pictures: at the sides its image moves much faster than in the middle."""
+    fill = math.atan(0.9 * math.tan(math.radians(fov_deg) / 2))
+    return ring(6, radius=RADIUS / math.sin(fill), fov_deg=fov_deg)
+
+
+@pytest.mark.parametrize("fov_deg", [90.0, 125.0])
+def test_wide_lenses_lose_no_part_of_the_field_near_the_surface(fov_deg):
+    views = ball_views(near_cameras(fov_deg))
+    hull = visual_hull(views, resolution=48)
+    shape = hull.values.shape
+    index = torch.stack(torch.meshgrid(*(torch.arange(n) for n in shape), indexing="ij"), dim=-1).view(-1, 3)
+    points = hull.origin + hull.cell_size * index
+    everywhere = Silhouettes.from_views(views).distances_to_cones(points).amax(0).view(shape)
+    box = points[(everywhere < 0).view(-1)]
+    assert torch.equal(hull.values < 0, everywhere < 0)
+    assert box.norm(dim=1).max() > RADIUS
+    # Nothing of the hull lies outside the grid either.
+    far = torch.rand(50_000, 3, generator=torch.Generator().manual_seed(0)) * 4 - 2
+    inside = Silhouettes.from_views(views).distances_to_cones(far).amax(0) < 0
+    low, high = hull.origin, hull.origin + hull.cell_size * (torch.tensor(shape) - 1)
+    assert ((far[inside] >= low) & (far[inside] <= high)).all()
+
+
+@pytest.mark.parametrize("fov_deg", [30.0, 90.0, 125.0])
+def test_the_field_changes_no_faster_than_its_bound_says(fov_deg):
+    cones = ViewingCones(Silhouettes.from_views(ball_views(near_cameras(fov_deg))))
+    generator = torch.Generator().manual_seed(0)
+    points = torch.nn.functional.normalize(torch.randn(50_000, 3, generator=generator), dim=1) * RADIUS
+    step = torch.nn.functional.normalize(torch.randn(50_000, 3, generator=generator), dim=1) * 0.02
+    change = (cones(points + step) - cones(points - step)).abs() / 0.04
+    assert change.max() <= cones.lipschitz
+    assert change.max() > cones.lipschitz / 3

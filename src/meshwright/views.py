@@ -188,7 +188,7 @@ def _frame_of_silhouettes(views: Views, cameras: Cameras) -> ObjectFrame | None:
     useful = opaque.flatten(1).any(1).nonzero()[:, 0]
     middles, half_sizes = [], []
     for axis in (1, 2):  # horizontally, then vertically
-        used = opaque[useful].any(axis).double()
+        used = opaque[useful].any(axis).to(torch.float64)
         count = used.shape[1]
         first, last = used.argmax(1), count - used.flip(1).argmax(1)
         middles.append((first + last) / 2 / count)

@@ -93,6 +93,12 @@ def refine(
     )
 
 
+def views_of_step(step: int, count: int) -> Int[Tensor, " chosen"]:
+    """At most six of the views, every n-th, beginning with another one in each step: all have their turn."""
+    turns = math.ceil(count / _VIEWS_A_STEP)
+    return torch.arange(step % turns, count, turns)
+
+
 @dataclass(frozen=True, eq=False)
 class _State:
     mesh: Mesh
@@ -137,7 +143,8 @@ class _Fit:
         for step in range(stage.steps):
             if step % _RENEW == 0:
                 evidence = self._evidence(topology, pictures)
-            terms, gradient = self._differentiate(stage, topology, evidence, self._choose_views(step))
+            chosen = views_of_step(step, len(self._views)).to(self._vertices.device)
+            terms, gradient = self._differentiate(stage, topology, evidence, chosen)
             fall = 1 - (1 - _STEP_FALL) * step / stage.steps
             self._vertices = steps.step(gradient, _STEP * self._size * _STAGE_FALL**number * fall)
             if self._poses is not None:
@@ -155,11 +162,6 @@ class _Fit:
 
     def _cameras(self) -> Cameras:
         return self._views.cameras if self._poses is None else self._poses.cameras()
-
-    def _choose_views(self, step: int) -> Int[Tensor, " chosen"]:
-        """Every n-th view, the first of them another one in each step: all have their turn, evenly spread."""
-        turns = math.ceil(len(self._views) / _VIEWS_A_STEP)
-        return torch.arange(step % turns, len(self._views), turns, device=self._vertices.device)
 
     @torch.no_grad()
     def _evidence(self, topology: Topology, pictures: Pictures) -> Evidence:
