@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from meshwright.errors import InputError
-from meshwright.shape.hull.cones import ViewingCones
+from meshwright.shape.hull.cones import Silhouettes, ViewingCones
 
 _SEARCH_CELLS = 40  # along a side of a region that is searched for the hull
+_LEAST_PARALLAX = 1e-4  # smallest mean squared sine between rays that still tells where they meet
 _SEARCH_ROUNDS = 12  # of searching the smaller region that the last round found
 
 
@@ -39,7 +41,7 @@ def _cube(center: Float[Tensor, "3"], half: float) -> Box:
 def bounding_box(cones: ViewingCones) -> Box:
     """A box around the hull in the object's frame, a little too large.
 
-    Looks in [-1, 1]^3 and, if the hull is not all in there, as far around as to the nearest camera; a hull that ends in
+    Looks in [-1, 1]^3 and, if the hull is not all in there, in the space between the cameras; a hull that ends in
     neither (as a single view's) is cut off at the border of the first.
 
     Raises:
@@ -47,10 +49,9 @@ def bounding_box(cones: ViewingCones) -> Box:
     """
     origin = torch.zeros(3).to(cones.silhouettes.cameras.intrinsics)
     box = None
-    for half in (1.0, float(cones.silhouettes.cameras.positions.norm(dim=1).min())):
-        region = _cube(origin, half)
-        found = _occupied(cones, region)
-        if found is None:
+    for region in (_cube(origin, 1.0), _between_cameras(cones.silhouettes)):
+        found = None if region is None else _occupied(cones, region)
+        if region is None or found is None:
             continue
         box = box or found
         if bool((found.low > region.low).all() and (found.high < region.high).all()):
@@ -63,6 +64,24 @@ def bounding_box(cones: ViewingCones) -> Box:
         if box is not None and box.side > 0.7 * larger.side:
             return box
     raise views_contradict()  # the hull is no larger than a rounding error
+
+
+def _between_cameras(silhouettes: Silhouettes) -> Box | None:
+    """The cube around the point nearest to the rays through the silhouettes' centroids, up to the nearest camera.
+
+    None if the rays are parallel.
+    """
+    cameras = silhouettes.cameras
+    height, width = silhouettes.distances_px.shape[2:]
+    canvas_px = torch.tensor([width, height], device=silhouettes.distances_px.device)
+    centroids = [((d < 0).nonzero().flip(1) + 0.5).mean(0) / canvas_px for d in silhouettes.distances_px[:, 0]]
+    d = normalize(cameras.unproject(torch.stack(centroids)[:, None])[:, 0], dim=1)
+    across = torch.eye(3).to(d) - d[:, :, None] * d[:, None, :]  # projects onto the plane across each ray
+    total = across.mean(0)
+    if torch.linalg.eigvalsh(total)[0] < _LEAST_PARALLAX:
+        return None
+    center = torch.linalg.solve(total, (across @ cameras.positions[:, :, None]).mean(0)[:, 0])
+    return _cube(center, float((cameras.positions - center).norm(dim=1).min()))
 
 
 def views_contradict() -> InputError:

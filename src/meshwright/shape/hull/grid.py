@@ -47,7 +47,7 @@ class VisualHull:
         middle = self.origin + torch.tensor(sides).to(self.origin) / 2
         if surface == "flexicubes":
             positions = grid((nx, ny, nz), sides, device=self.values.device) + middle
-            vertices, faces, _ = flexicubes(positions, self.values.flatten(), (nx, ny, nz))
+            vertices, faces, _ = flexicubes(positions, self.values.flatten().to(positions), (nx, ny, nz))
             mesh = Mesh(vertices, faces)
         else:
             mesh = marching_cubes(self.values, scale=sides)
