@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from meshwright.curate.render import draw
     from meshwright.curate.rendered_folder import RenderedFolder
     from meshwright.curate.run import RunSummary, dataset_digest, render_objects
-    from meshwright.curate.select import Selection, select_objects
+    from meshwright.curate.selection import Selection, select_objects
     from meshwright.curate.shards import Shards, pack
     from meshwright.curate.view_sets import view_set_cameras
 
@@ -55,7 +55,7 @@ _NAMES_OF_MODULE = {
     "render": ("draw",),
     "rendered_folder": ("RenderedFolder",),
     "run": ("RunSummary", "dataset_digest", "render_objects"),
-    "select": ("Selection", "select_objects"),
+    "selection": ("Selection", "select_objects"),
     "shards": ("Shards", "pack"),
     "view_sets": ("view_set_cameras",),
 }

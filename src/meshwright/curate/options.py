@@ -12,7 +12,7 @@ from meshwright.errors import InputError
 ViewSetName = Literal["instantmesh", "mindone", "random", "circle", "sv3d", "orbit", "zero123plus", "zero123plus-v1.1"]
 Fit = Literal["box", "sphere"]
 Lighting = Literal["unlit", "studio", "varied"]
-RendererName = Literal["builtin"]
+RendererName = Literal["builtin", "blender"]
 LayoutName = Literal["meshwright", "instantmesh", "mindone"]
 
 VIEW_SETS: tuple[str, ...] = get_args(ViewSetName)
@@ -63,6 +63,8 @@ class DrawOptions:
     """What becomes [-1, 1]: the longest side of the bounding box, or a sphere around its centre."""
     lighting: Lighting = "unlit"
     """unlit: the base colour. studio: even light. varied: random lights, another set for each object (Blender)."""
+    blender: Path | None = None
+    """A Python in which ``import bpy`` works, or a blender executable; if not given, MESHWRIGHT_BLENDER names it."""
 
     def __post_init__(self) -> None:
         if not 16 <= self.size_px <= 4096:
@@ -135,7 +137,7 @@ class CurateRenderOptions:
     draw: DrawOptions = field(default_factory=DrawOptions)
     limits: Limits = field(default_factory=Limits)
     renderer: RendererName = "builtin"
-    """What draws: the package's own rasteriser."""
+    """What draws: the package's own rasteriser, or Blender (Cycles)."""
     seed: int = 0
     """Random views depend on it and on the object's content alone."""
     workers: int = 0
