@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from rich.console import Console
 from tyro.conf import Positional, Suppress, arg
 
+from meshwright.cli.curate import Curate
 from meshwright.cli.display import print_facts, print_result, print_views, progress_bars
 from meshwright.cli.serve import Serve
 from meshwright.errors import InputError
@@ -220,6 +221,7 @@ COMMANDS = {
     "info": Info,
     "convert": Convert,
     "serve": Serve,
+    "curate": Curate,
     "doctor": Doctor,
 }
 

@@ -11,7 +11,7 @@ import operator
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.conf import DisallowNone, FlagCreatePairsOff, OmitArgPrefixes, arg, subcommand
@@ -155,8 +155,9 @@ def _annotated(name: str, kind: Any) -> Any:
 
 def _comma_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[tuple[str, ...]] | None:
     """Tuples of words as one word with commas: ``glb,obj``. Repeats are dropped."""
-    if info.type_origin is not tuple:
-        return None
+    word, *rest = get_args(info.type) if info.type_origin is tuple else (None,)
+    if rest != [Ellipsis] or not (word is str or get_origin(word) is Literal):
+        return None  # paths come one by one, ranges as two numbers
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar="A,B,...",

@@ -64,7 +64,16 @@ def render_blender(name: str, path: Path, cameras: Cameras, options: DrawOptions
         job.write_text(json.dumps(content), encoding="utf-8")
         command = [str(program), "-P", str(_SCRIPT), str(job)]  # -P: this folder is no place to import from
         if program.name.startswith("blender"):
-            command[1:] = ["-b", "--factory-startup", "--python-exit-code", "1", "--python", str(_SCRIPT), "--", str(job)]
+            command[1:] = [
+                "-b",
+                "--factory-startup",
+                "--python-exit-code",
+                "1",
+                "--python",
+                str(_SCRIPT),
+                "--",
+                str(job),
+            ]
         # Our own import path has nothing in it for another interpreter.
         surroundings = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
         ran = subprocess.run(command, capture_output=True, text=True, errors="replace", env=surroundings, check=False)

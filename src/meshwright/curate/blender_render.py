@@ -241,7 +241,7 @@ def read_exr(data: bytes) -> dict[str, np.ndarray]:
         if data[at] == 0:
             at += 1
             break
-    pictures = {}
+    pictures: dict[str, np.ndarray] = {}
     for part in parts:
         for offset in struct.unpack_from(f"<{part.height}Q", data, at):
             row_at = offset + 4 if several else offset  # behind the number of the part
@@ -263,8 +263,9 @@ class Part:
             raise SystemExit("Blender compressed its OpenEXR file")
         left, self.top, right, bottom = struct.unpack("<4i", attributes["dataWindow"])
         self.width, self.height = right - left + 1, bottom - self.top + 1
-        kinds = {0: np.dtype("<u4"), 1: np.dtype("<f2"), 2: np.dtype("<f4")}
-        self.channels, at, listed = [], 0, attributes["channels"]
+        kinds: dict[int, np.dtype] = {0: np.dtype("<u4"), 1: np.dtype("<f2"), 2: np.dtype("<f4")}
+        self.channels: list[tuple[str, np.dtype]] = []
+        at, listed = 0, attributes["channels"]
         while listed[at]:
             name, at = zero_ended(listed, at)
             self.channels.append((name, kinds[struct.unpack_from("<i", listed, at)[0]]))

@@ -31,7 +31,8 @@ def find_objects(paths: Sequence[Path], suffixes: Sequence[str]) -> list[ObjectF
     """All mesh files of ``paths``, by name: files, folders (with everything in them), or manifests.
 
     A manifest is a JSON list of {"path": ..., and perhaps "name", "source", "licence", "credit", "split"}; a folder
-    with a manifest.json holds what that says. Names are paths within the folder, as in ``aws__chair``.
+    with a manifest.json holds what that says. Names are those of the manifest, or paths within the folder, as in
+    ``aws__chair``.
 
     Raises:
         InputError: something is missing, or there is nothing to render.
@@ -74,8 +75,7 @@ def _of_manifest(manifest: Path, suffixes: Sequence[str]) -> list[ObjectFile]:
         if path is None:
             raise InputError(f"{where}: there is no file {candidates[0]}; correct its path or take the entry out")
         if path.suffix.lower() in suffixes:
-            named = Path(f"{entry.get('name') or path.stem}{path.suffix}")
-            relative = path.relative_to(manifest.parent) if path.is_relative_to(manifest.parent) else named
+            relative = Path(f"{entry.get('name') or path.stem}{path.suffix}")
             facts = {key: str(entry.get(key) or "") for key in ("source", "licence", "split")}
             credit = str(entry.get("credit") or entry.get("repo") or "")
             found.append(ObjectFile(_name(relative), path, credit=credit, **facts))

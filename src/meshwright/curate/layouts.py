@@ -105,7 +105,7 @@ def convert(options: CurateConvertOptions, progress: Progress = silent) -> int:
     """
     source = _opened(options.source)
     if options.out.exists() and any(options.out.iterdir()):
-        raise InputError(f"{options.out}: is not empty; choose another --out")
+        raise InputError(f"{options.out}: is not empty; choose another `out`")
     writers: dict[str, tuple[Callable[[Path, str], Path], Callable[[RenderedObject, str], dict[str, bytes]]]] = {
         "meshwright": (lambda out, name: out / "objects" / name, lambda r, where: object_files(r, _record(source, r))),
         "instantmesh": (instantmesh_folder, instantmesh_files),

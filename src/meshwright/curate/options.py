@@ -25,7 +25,7 @@ class ViewSetOptions:
     view_set: ViewSetName = "instantmesh"
     """instantmesh: 32 random views, distance 2 to 3.5, height -0.75 to 1.6, field of view 50 degrees, as the published
     model was trained. mindone: the same, 16 views. random: as the ranges below say. circle: 8 views around, elevation
-    20, distance 4, field of view 30. Else a rig of `meshwright reconstruct`."""
+    20, distance 4, field of view 30. Else a rig of meshwright reconstruct."""
     views: int | None = None
     """How many views, where the set leaves it open; the set's own number when not given."""
     distance: tuple[float, float] = (2.0, 3.5)
@@ -37,12 +37,13 @@ class ViewSetOptions:
 
     def __post_init__(self) -> None:
         if self.view_set not in VIEW_SETS:
-            raise InputError(f"view set {self.view_set!r}: there is no such set; use one of {', '.join(VIEW_SETS)}")
-        if self.views is not None and self.views < 1:
-            raise InputError(f"{self.views} views make no set; ask for one or more")
+            known = ", ".join(VIEW_SETS)
+            raise InputError(f"`view_set={self.view_set!r}`: there is no such set; use one of {known}")
+        if self.views is not None and not 1 <= self.views <= 1000:
+            raise InputError(f"`views={self.views}` makes no set; ask for 1 to 1000")
         fixed = {"zero123plus": 6, "zero123plus-v1.1": 6}.get(self.view_set)
         if fixed is not None and self.views not in (None, fixed):
-            raise InputError(f"view set {self.view_set} has {fixed} views, not {self.views}; leave --views out")
+            raise InputError(f"view set {self.view_set} has {fixed} views, not {self.views}; leave `views` out")
         ranges = (
             (self.distance, 0.1, 1000.0, "distance"),
             (self.elevation_deg, -90.0, 90.0, "elevation_deg"),
@@ -50,7 +51,9 @@ class ViewSetOptions:
         )
         for (low, high), least, most, name in ranges:
             if not least <= low <= high <= most:
-                raise InputError(f"{name} {low:g} to {high:g}: a range must rise and lie within {least:g} to {most:g}")
+                raise InputError(
+                    f"`{name}`: {low:g} to {high:g} is no range that rises within {least:g} to {most:g}; correct it"
+                )
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class DrawOptions:
 
     def __post_init__(self) -> None:
         if not 16 <= self.size_px <= 4096:
-            raise InputError(f"pictures of {self.size_px} px cannot be drawn; choose 16 to 4096")
+            raise InputError(f"`size_px={self.size_px}`: pictures of this size cannot be drawn; choose 16 to 4096")
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.time_limit_s <= 0 or self.memory_limit_mib < 64:
-            raise InputError("limits must be above 0 seconds and at least 64 MiB")
+            raise InputError("`time_limit_s` must be above 0 and `memory_limit_mib` at least 64; raise them")
 
 
 @dataclass(frozen=True)
@@ -119,10 +122,12 @@ class SampleOptions:
         low, high = self.render_px
         if not 16 <= self.crop_px <= low <= high:
             raise InputError(
-                f"render_px {low}..{high} must rise from crop_px {self.crop_px} or more, which is at least 16"
+                f"`render_px` {low} to {high} must rise from `crop_px={self.crop_px}` or more, at least 16; correct it"
             )
         if not 0 < self.scale[0] <= self.scale[1] or not 0 <= self.scale_probability <= 1 or self.camera_noise < 0:
-            raise InputError("scale must rise from above 0, scale_probability lie in [0, 1], camera_noise not below 0")
+            raise InputError(
+                "`scale` must rise from above 0, `scale_probability` lie in [0, 1], `camera_noise` not be below 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ class CurateRenderOptions:
     """Options of `meshwright curate render`."""
 
     objects: tuple[Path, ...]
-    """Files or folders of GLB, glTF, OBJ, PLY or STL, or a manifest of `meshwright curate select`."""
+    """Files or folders of GLB, glTF, OBJ, PLY or STL (by Blender also FBX), or a manifest of curate select."""
     out: Path
     """Folder of the data set; a run that was stopped goes on there."""
     views: ViewSetOptions = field(default_factory=ViewSetOptions)
@@ -147,7 +152,7 @@ class CurateRenderOptions:
 
     def __post_init__(self) -> None:
         if self.workers < 0:
-            raise InputError(f"{self.workers} workers cannot work; use 1 or more, or 0 for one each processor")
+            raise InputError(f"`workers={self.workers}`: cannot work; use 1 or more, or 0 for one each processor")
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ class CurateSelectOptions:
     objects: tuple[Path, ...]
     """Files or folders of GLB, glTF, OBJ, PLY or STL, or a manifest."""
     out: Path
-    """The manifest to write, for `meshwright curate render`."""
+    """The manifest to write, for meshwright curate render."""
     most_faces: int = 2_000_000
     """huge: more triangles than this."""
     least_faces: int = 8
@@ -221,7 +226,7 @@ class CuratePackOptions:
 
     def __post_init__(self) -> None:
         if self.shard_mib < 1:
-            raise InputError(f"shards of {self.shard_mib} MiB hold nothing; choose 1 or more")
+            raise InputError(f"`shard_mib={self.shard_mib}`: holds nothing; choose 1 or more")
 
 
 @dataclass(frozen=True)

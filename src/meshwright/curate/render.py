@@ -23,6 +23,7 @@ from meshwright.mesh_files import load_mesh
 from meshwright.raster import render
 
 MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
+_PLAIN = 0.906  # sRGB of 0.8, the reflectance that Blender gives to what has no material
 _STUDIO_BELOW, _STUDIO_ABOVE = 0.5, 1.0
 
 
@@ -67,8 +68,10 @@ def render_builtin(name: str, path: Path, cameras: Cameras, options: DrawOptions
 
 
 def draw(name: str, mesh: Mesh, cameras: Cameras, size_px: int, lighting: Lighting = "unlit") -> RenderedObject:
-    """Pictures of a mesh that lies in [-1, 1]^3."""
+    """Pictures of a mesh that lies in [-1, 1]^3; one without colours is light grey all over."""
     count = len(cameras)
+    if not mesh.has_colors:
+        mesh = mesh.replace(vertex_colors=torch.full_like(mesh.vertices, _PLAIN))
     mesh = _unwelded(mesh)
     rgba = torch.zeros(count, 4, size_px, size_px, dtype=torch.uint8)
     depth_z, normals = torch.zeros(count, 1, size_px, size_px), torch.zeros(count, 3, size_px, size_px)

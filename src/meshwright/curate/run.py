@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from meshwright.curate.blender import BLENDER_SUFFIXES, find_blender, render_blender
 from meshwright.curate.inputs import ObjectFile, find_objects
 from meshwright.curate.isolate import Outcome, run_isolated
 from meshwright.curate.object_files import ObjectRecord, object_files
@@ -81,13 +82,18 @@ def render_objects(options: CurateRenderOptions, progress: Progress = silent) ->
 
 def prepare(options: CurateRenderOptions) -> tuple[list[Job], int]:
     """Make or check the data set's folder; the objects that are left to do, and how many are there already."""
-    found = find_objects(options.objects, MESH_SUFFIXES)
+    blender = options.renderer == "blender"
+    if blender:
+        find_blender(options.draw.blender)  # better known now than after every object has failed
+    elif options.draw.lighting == "varied":
+        raise InputError("`lighting='varied'` needs Blender; use `renderer='blender'`, or unlit or studio light")
+    found = find_objects(options.objects, BLENDER_SUFFIXES if blender else MESH_SUFFIXES)
     dataset = options.out.absolute()
     settings = {
         "format": _FORMAT,
         "version": _VERSION,
         "views": dataclasses.asdict(options.views),
-        "draw": dataclasses.asdict(options.draw),
+        "draw": {key: value for key, value in dataclasses.asdict(options.draw).items() if key != "blender"},
         "renderer": options.renderer,
         "seed": options.seed,
     }
@@ -95,10 +101,10 @@ def prepare(options: CurateRenderOptions) -> tuple[list[Job], int]:
     stated = dataset / "dataset.json"
     if stated.is_file():
         if stated.read_text(encoding="utf-8") != text:
-            raise InputError(f"{options.out}: was rendered with other options (see {stated}); choose another --out")
+            raise InputError(f"{options.out}: was rendered with other options (see {stated}); choose another `out`")
     else:
         if dataset.is_dir() and any(dataset.iterdir()):
-            raise InputError(f"{options.out}: holds other files and no data set; choose another --out")
+            raise InputError(f"{options.out}: holds other files and no data set; choose another `out`")
         try:
             (dataset / "objects").mkdir(parents=True)
             (dataset / "failed").mkdir()
@@ -139,7 +145,7 @@ def render_job(job: Job) -> None:
     # The content decides on the views, not the name or the order: a set that grows or moves keeps its pictures.
     generator = np.random.default_rng([job.seed, int(sha256[:16], 16)])
     cameras = view_set_cameras(job.views, generator)
-    draw: Renderer = {"builtin": render_builtin}[job.renderer]
+    draw: Renderer = {"builtin": render_builtin, "blender": render_blender}[job.renderer]
     drawn = draw(item.name, item.path, cameras, job.draw, int(generator.integers(1 << 31)))
     record = ObjectRecord(
         name=item.name,

@@ -41,7 +41,7 @@ def pack(options: CuratePackOptions, progress: Progress = silent) -> list[Path]:
     if not source.names:
         raise InputError(f"{options.dataset}: holds no objects; render some first")
     if options.out.exists() and any(options.out.iterdir()):
-        raise InputError(f"{options.out}: is not empty; choose another --out")
+        raise InputError(f"{options.out}: is not empty; choose another `out`")
     options.out.mkdir(parents=True, exist_ok=True)
     shards: list[Path] = []
     waiting = iter(enumerate(source.names))
