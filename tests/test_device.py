@@ -20,11 +20,23 @@ def test_auto_is_the_cpu_even_where_an_accelerator_is_present(monkeypatch):
     assert resolve_device("cuda") == torch.device("cuda")
 
 
+def test_the_cpu_is_always_there_and_only_what_torch_has_beside_it(monkeypatch):
+    for kind in ("cuda", "npu", "mps"):
+        monkeypatch.delattr(torch, kind, raising=False)
+    assert available_devices() == ["cpu"]
+
+
+def test_chunks_on_cuda_take_a_quarter_of_the_free_memory(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 << 20, 8 << 20))
+    assert items_per_chunk(torch.device("cuda"), 1 << 10) == 1 << 10
+    assert items_per_chunk(torch.device("mps"), 1 << 10) == 1 << 20
+
+
 @pytest.mark.parametrize(
     ("name", "message"), [("quantum", "torch knows no such device"), ("cuda:7", "not present on this machine")]
 )
 def test_a_device_that_is_not_there_is_one_line(name, message):
-    with pytest.raises(InputError, match=rf"device {name}: {message}"):
+    with pytest.raises(InputError, match=rf"device=.{name}.*: {message}"):
         resolve_device(name)
 
 
@@ -70,3 +82,5 @@ def test_shape_metrics_take_and_give_the_points_dtype():
     samples = SurfaceSamples.of(triangle, 100)
     assert samples.points.dtype == samples.normals.dtype == torch.float32
     assert compare_shapes(samples, samples, (0.1,)).chamfer == 0.0
+    samples.points.requires_grad_()  # as those of a mesh that is being fitted
+    assert compare_shapes(samples, samples, (0.1,)).f_scores == (1.0,)

@@ -139,6 +139,39 @@ def test_glb_normals_are_the_meshs_own_turned_y_up(tmp_path):
     np.testing.assert_allclose(solid.vertex_normals, np.stack([x, z, -y], axis=1), atol=1e-6)
 
 
+@pytest.mark.parametrize("make", [plain_box, colored_box, textured_box])
+def test_a_glb_is_built_as_the_specification_says(make, tmp_path):
+    """glTF 2.0, section 4.4: a header, then chunks whose lengths are multiples of four; 3.6.2.2: who is normalized."""
+    save_mesh(make(), tmp_path / "box.glb")
+    data = (tmp_path / "box.glb").read_bytes()
+    assert struct.unpack("<4sII", data[:12]) == (b"glTF", 2, len(data))
+    start, kinds = 12, []
+    while start < len(data):
+        length, kind = struct.unpack("<I4s", data[start : start + 8])
+        assert length % 4 == 0
+        kinds.append(kind)
+        start += 8 + length
+    assert (start, kinds) == (len(data), [b"JSON", b"BIN\0"])
+    tree = glb_tree(tmp_path / "box.glb")
+    attributes = tree["meshes"][0]["primitives"][0]["attributes"]
+    for name, accessor in attributes.items():
+        assert tree["accessors"][accessor].get("normalized", False) is (name == "COLOR_0")
+    for accessor in tree["accessors"]:
+        size = {5126: 4, 5125: 4, 5123: 2}[accessor["componentType"]]
+        width = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}[accessor["type"]]
+        view = tree["bufferViews"][accessor["bufferView"]]
+        assert view["byteLength"] == accessor["count"] * width * size
+        assert view["byteOffset"] % size == 0
+
+
+def test_colours_beyond_the_range_are_saturated(tmp_path):
+    mesh = textured_box()
+    save_mesh(mesh.replace(texture=mesh.texture * 4 - 1.5), tmp_path / "box.glb")
+    np.testing.assert_allclose(
+        load_mesh(tmp_path / "box.glb").texture, (mesh.texture * 4 - 1.5).clamp(0, 1), atol=0.5001 / 255
+    )
+
+
 def test_a_coloured_glb_is_unlit_and_a_plain_one_is_lit(tmp_path):
     for mesh, unlit in ((colored_box(), True), (textured_box(), True), (plain_box(), False)):
         save_mesh(mesh, tmp_path / "box.glb")
@@ -235,6 +268,34 @@ def test_several_textures_become_one_and_each_point_keeps_its_texel(tmp_path):
                 x, y = (column + 0.52) / picture.width, 1 - (row + 0.47) / picture.height
                 found = color_on_quad(mesh, 2.0 * number + x, y) * 255
                 assert found.round().tolist() == list(picture.getpixel((column, row)))
+
+
+def test_a_part_without_a_texture_has_its_mean_colour_beside_one_that_has(tmp_path):
+    picture = random_picture(6, 4, 1)
+    plain = trimesh.Trimesh(
+        [[5, 0, 0], [6, 0, 0], [6, 1, 0], [5, 1, 0]],
+        [[0, 1, 2], [0, 2, 3]],
+        vertex_colors=[[200, 100, 50, 255]] * 4,
+        process=False,
+    )
+    trimesh.Scene([textured_quad(picture, UNIT_SQUARE), plain]).export(tmp_path / "both.glb")
+    mesh = load_mesh(tmp_path / "both.glb")
+    assert len(mesh.faces) == len(mesh.uv_faces) == 4
+    linear = np.array([200, 100, 50]) / 255  # trimesh writes its colours as they are; glTF's are linear
+    srgb = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    np.testing.assert_allclose(color_on_quad(mesh, 5.6, 0.3), srgb, atol=1.01 / 255)
+    assert (color_on_quad(mesh, 0.5 / 6, 0.5 / 4) * 255).round().tolist() == list(picture.getpixel((0, 3)))
+
+
+def test_pictures_too_large_to_stand_side_by_side_are_made_smaller(tmp_path, monkeypatch):
+    monkeypatch.setattr("meshwright.mesh_files.textures.MAX_TEXTURE_PX", 128)
+    pictures = [Image.new("RGB", (100, 60), color) for color in ("red", "lime", "blue")]
+    scene = trimesh.Scene([textured_quad(p, UNIT_SQUARE, 2.0 * i) for i, p in enumerate(pictures)])
+    scene.export(tmp_path / "three.glb")
+    mesh = load_mesh(tmp_path / "three.glb")
+    assert max(mesh.texture.shape[1:]) <= 128
+    for number, color in enumerate(torch.eye(3)):
+        assert torch.equal(color_on_quad(mesh, 2.0 * number + 0.9, 0.2), color)
 
 
 def test_a_repeating_texture_is_written_out(tmp_path):
