@@ -115,7 +115,7 @@ def test_from_pictures_to_a_download(page: Any, served: Served, tmp_path: Path) 
     assert page.locator(".thumb").count() == 6
     page.locator(".thumb").nth(5).click()
     page.get_by_text("5 of 6 views will be used").wait_for()
-    page.get_by_text("Outlines only").click()
+    page.get_by_label("Outlines only").check(force=True)
     page.get_by_role("button", name="Make the mesh").click()
     page.get_by_role("button", name="Cancel").wait_for()
     page.reload()  # in the middle: the job goes on, and so does the page

@@ -123,9 +123,9 @@ def run_job(folder: Path, request: JobRequest, limits: Limits, channel: Channel,
         # Messages name files as the client knows them.
         os.chdir(source.parent)
         _make(Path(source.name), mesh_path, request, groups, making, folder / "live", channel, model_dir)
-        os.chdir(folder)
         making.rename(folder / "result")
     finally:
+        os.chdir(folder)  # not where the input goes away
         shutil.rmtree(folder / "input", ignore_errors=True)
         shutil.rmtree(making, ignore_errors=True)
 

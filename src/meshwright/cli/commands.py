@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from rich.console import Console
 from tyro.conf import Positional, Suppress, arg
 
+from meshwright.cli.batch import run_batch
 from meshwright.cli.curate import Curate
 from meshwright.cli.display import print_facts, print_result, print_views, progress_bars
 from meshwright.cli.serve import Serve
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: --help and usage errors shou
 _LEAST_IOU = 0.1  # a mesh whose silhouettes overlap less than this with the pictures lies elsewhere
 
 InputPath = Annotated[Positional[Path], arg(metavar="INPUT")]
+MorePaths = Annotated[Positional[tuple[Path, ...]], arg(metavar="[INPUT ...]")]
 MeshPath = Annotated[Positional[Path], arg(metavar="MESH")]
 ViewsPath = Annotated[Positional[Path], arg(metavar="VIEWS")]
 
@@ -47,6 +49,8 @@ class Reconstruct:
     """Orbit video or animation, Zero123++ sheet, folder of posed pictures, or transforms.json."""
     out: Path
     """Folder for the results; made when missing."""
+    more: MorePaths = ()
+    """More inputs: each gets a folder of its own in --out; what is there already is not made again."""
     views: ViewOptions = ViewOptions()
     model: ModelOptions = ModelOptions()
     shape: ShapeOptions = ShapeOptions()
@@ -56,6 +60,13 @@ class Reconstruct:
     run: RunOptions = RunOptions()
 
     def __call__(self) -> None:
+        if self.more:
+
+            def make(source: Path, out: Path) -> None:
+                dataclasses.replace(self, input=source, out=out, more=())()
+
+            run_batch((self.input, *self.more), self.out, make)
+            return
         name = self.model.model
         if self.color.colors == "model" and name == "none":
             raise InputError("`colors='model'`: there is no model to take colours from; give a `model` or leave it out")

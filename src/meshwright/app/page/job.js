@@ -200,7 +200,7 @@ export class JobScreen {
     const url = (name) => api.fileUrl(job.id, name);
     const bytes = new Map(job.files.map((file) => [file.name, file.bytes]));
     const download = (name, words, primary) => bytes.has(name) ? h("a", { class: primary ? "button primary large" : "button", href: `${url(name)}?download`, download: "" }, words, primary ? ` · ${size(bytes.get(name))}` : "") : null;
-    this.thumbs = views.views.map((view, number) => h("button", { type: "button", class: "thumb", "aria-pressed": "false", "aria-label": `Compare with picture ${number + 1}, ${view.name}`, title: view.psnr_db === null ? view.name : `${view.name}: ${view.psnr_db.toFixed(1)} dB`, onclick: () => this.#compare(number) },
+    this.thumbs = views.views.map((view, number) => h("button", { type: "button", class: "thumb", "aria-pressed": "false", "aria-label": `${view.psnr_db === null ? number + 1 : `${view.psnr_db.toFixed(0)} dB`}: compare with picture ${number + 1}, ${view.name}`, title: view.psnr_db === null ? view.name : `${view.name}: ${view.psnr_db.toFixed(1)} dB`, onclick: () => this.#compare(number) },
       h("img", { src: url(view.file), alt: "", loading: "lazy" }), h("span", { class: "no", "aria-hidden": "true" }, view.psnr_db === null ? number + 1 : `${view.psnr_db.toFixed(0)} dB`)));
     const numbers = report && h("dl", { class: "numbers" },
       fact("Triangles", report.mesh.triangles.toLocaleString("en")), fact("Closed", report.mesh.watertight ? "yes" : "no"),
