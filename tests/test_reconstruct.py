@@ -46,6 +46,27 @@ def test_the_model_gets_pictures_and_cameras_as_it_was_trained_on_them():
     assert torch.equal(mesh.faces, expected.faces)
 
 
+@torch.no_grad()
+def test_the_model_sees_the_same_in_a_world_of_another_unit_and_place():
+    views, model = golden_views(), small_mesh()
+    T = views.cameras.T_world_camera.double()
+    T[:, :3, 3] = T[:, :3, 3] * 1000 + 5000
+    moved = dataclasses.replace(views, cameras=Cameras(T, views.cameras.intrinsics.double()))
+    start, found = model_shape(model, views), model_shape(model, moved)
+    assert start.color_field is not None
+    assert found.color_field is not None
+    assert surface_distance((found.mesh.vertices - 5000) / 1000, start.mesh.vertices) < 1e-3
+    points = start.mesh.vertices[::50]
+    torch.testing.assert_close(
+        found.color_field(points.double() * 1000 + 5000), start.color_field(points), rtol=0, atol=1e-3
+    )
+
+
+def surface_distance(points: torch.Tensor, others: torch.Tensor) -> float:
+    """Mean distance of vertices to the nearest of the other ones."""
+    return float(torch.cdist(points.float(), others.float()).amin(1).mean())
+
+
 def test_a_wide_picture_is_squared_without_moving_its_cameras():
     """The same scene on a canvas with white to the right gives the model the same rays through the same colours."""
     from meshwright.reconstruct import _model_input

@@ -152,9 +152,12 @@ def model_shape(
 ) -> StartShape:
     """What the model sees in the views, with the colours of its colour head; model and views on one device.
 
+    It sees them in the object's frame (`Views.normalized`), which is the world that it was trained in.
+
     Raises:
         InputError: the density of a NeRF model nowhere reaches its threshold.
     """
+    views, frame = views.normalized()
     images, embedding = _model_input(views)
     triplane = model.planes(images[None], embedding[None], progress)
     progress("mesh", 0.0)
@@ -168,7 +171,8 @@ def model_shape(
             " silhouettes (`model='none'`)"
         )
     progress("mesh", 1.0)
-    return StartShape(mesh, model.color_field(triplane.planes[0]))
+    color_field = model.color_field(triplane.planes[0])
+    return StartShape(frame.restore_mesh(mesh), lambda points: color_field(frame.normalize_points(points)))
 
 
 def _model_input(views: Views) -> tuple[Float[Tensor, "views 3 side side"], Float[Tensor, "views 16"]]:

@@ -143,8 +143,13 @@ class ObjectFrame:
         """World to normalised, vertices in float32."""
         if self.is_identity:
             return mesh
-        vertices = (mesh.vertices.cpu().double() - self.center) / self.unit
-        return mesh.replace(vertices=vertices.float().to(mesh.vertices.device))
+        return mesh.replace(vertices=self.normalize_points(mesh.vertices))
+
+    def normalize_points(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
+        """World to normalised, in float32."""
+        if self.is_identity:
+            return points
+        return ((points.cpu().double() - self.center) / self.unit).float().to(points.device)
 
     def restore_mesh(self, mesh: Mesh) -> Mesh:
         """Normalised to world."""
