@@ -132,7 +132,9 @@ def mutants(module: str, text: str) -> list[Mutant]:
                 change(test, f"(not ({source(test)}))", "condition")
             case ast.Expr(ast.Call()) | ast.AugAssign():
                 change(node, "pass", "statement removed")
-            case ast.Call(ast.Attribute(value, "clamp" | "abs" | "normalize"), _, _):
+            case ast.Call(ast.Attribute(_, "normalize"), [argument, *_], _):
+                change(node, source(argument), "call removed")
+            case ast.Call(ast.Attribute(value, "clamp" | "abs"), _, _):
                 change(node, source(value), "call removed")
     return found
 

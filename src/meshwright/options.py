@@ -173,7 +173,7 @@ class RunOptions:
     """Where and how the work is done."""
 
     device: str = "auto"
-    """auto, cpu, cuda, cuda:N, mps or npu."""
+    """auto (the CPU: no accelerator has been tried), cpu, cuda, cuda:N, mps or npu."""
 
     seed: int = 0
     """Same seed, same machine, same mesh."""

@@ -211,12 +211,12 @@ class Doctor:
 
         import torch
 
-        from meshwright.device import available_devices
+        from meshwright.device import available_devices, resolve_device
         from meshwright.evaluate import versions
 
         facts = {
             **versions(),
-            "devices": ", ".join(available_devices()),
+            "devices": f"{', '.join(available_devices())}; auto means {resolve_device('auto')}",
             "cpu threads": str(torch.get_num_threads()),
         }
         for extra, module in (("hub", "huggingface_hub"), ("rembg", "rembg"), ("app", "uvicorn")):

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from meshwright.cameras import Cameras, focal_from_fov
-from meshwright.capture.camera_files.posed import read_training_cameras, unpickle_numbers
+from meshwright.capture import read_training_cameras, unpickle_numbers
 from meshwright.curate.object_files import (
     RenderedObject,
     checked_cameras,
