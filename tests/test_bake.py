@@ -63,6 +63,14 @@ def slow_colors(points):
     return 0.5 + 0.3 * torch.sin(points * torch.tensor([2.0, 1.5, 3.0]))
 
 
+def faintly_striped(points):
+    return slow_colors(points) + 0.04 * torch.sin(points * torch.tensor([0.0, 30.0, 0.0])).sum(1, keepdim=True)
+
+
+def faintly_striped_the_other_way(points):
+    return 2 * slow_colors(points) - faintly_striped(points)
+
+
 def field_in_world(world):
     """`slow_colors`, carried into another world."""
     scale, shift, turn_deg = WORLDS[world]
@@ -163,6 +171,39 @@ def test_fine_detail_is_kept_that_vertices_cannot_hold(shape):
     fitted = psnr_on_object(bake(truth, views), truth)
     assert blend > psnr_on_object(color_vertices(bare(truth), views), truth) + 3
     assert fitted > blend + 1
+
+
+def test_a_fit_to_pictures_that_have_nothing_in_common_is_not_taken():
+    """Each picture shows blotches of its own; pixels kept apart say that no one texture explains them."""
+    views = photograph(uniform(torus()))
+    blotches = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    blotches = torch.nn.functional.interpolate(blotches, size=(SIZE_PX, SIZE_PX), mode="bilinear")
+    views = dataclasses.replace(views, images=blotches * views.alpha + 1 - views.alpha)
+    fitted, blend = (bake(torus(), views, texture_size_px=256, optimise=fit) for fit in (True, False))
+    assert torch.equal(fitted.texture, blend.texture)
+
+
+def test_detail_is_taken_from_the_straightest_view_alone():
+    """The oblique view shows the same slow colours, but the faint stripes on them the other way round."""
+    straight, oblique = (
+        photograph(painted(cube, color), Cameras.spherical([angle], [0.0], 4.0, 30.0))
+        for color, angle in ((faintly_striped, 0.0), (faintly_striped_the_other_way, 50.0))
+    )
+    cameras = Cameras(
+        torch.cat([straight.cameras.T_world_camera, oblique.cameras.T_world_camera]),
+        torch.cat([straight.cameras.intrinsics, oblique.cameras.intrinsics]),
+    )
+    views = Views(
+        torch.cat([straight.images, oblique.images]),
+        torch.cat([straight.alpha, oblique.alpha]),
+        cameras,
+        torch.full((2, 2), SIZE_PX),
+        ("straight", "oblique"),
+    )
+    points, colors = on_surface(bake(cube(), views, optimise=False))
+    inner = (points[:, 0] > 0.49) & (points[:, 1:].abs().amax(1) < 0.35)
+    ours, theirs = ((values - slow_colors(points))[inner] for values in (colors, faintly_striped(points)))
+    assert (ours * theirs).sum() / theirs.square().sum() > 0.8  # 0.64 if both views counted by their cosine alone
 
 
 @pytest.mark.slow

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from meshwright.cameras import Cameras
-from meshwright.color import color_vertices
+from meshwright.color import VisibleSurface, color_vertices, spread_colors
+from meshwright.color.unseen import fill_unseen
 from meshwright.mesh import Mesh
 from meshwright.raster import render
 from meshwright.views import Views
@@ -115,6 +116,73 @@ def test_a_view_whose_silhouette_the_mesh_does_not_fill_is_hardly_believed():
     alpha[2] = alpha[2].roll(40, 2)
     found = color_vertices(mesh, dataclasses.replace(views, images=wrong, alpha=alpha)).vertex_colors
     assert ((found - GREEN).abs().amax(1) > 0.1).float().mean() < 0.02
+
+
+def plate():
+    """A square of two faces in the plane x = 0 that fills much of a picture from +x."""
+    corners = torch.tensor([[0.0, -0.8, -0.8], [0.0, 0.8, -0.8], [0.0, 0.8, 0.8], [0.0, -0.8, 0.8]])
+    return painted(Mesh(corners, torch.tensor([[0, 1, 2], [0, 2, 3]])), GREEN)
+
+
+def test_near_an_outline_a_view_counts_for_little():
+    views = photograph(plate(), Cameras.orbit(1))
+    pixel = 2.144 / 160  # of the rig's pictures at the origin
+    points = torch.tensor([[0.0, 0.8 - n * pixel, 0.0] for n in (1.0, 8.0, 30.0)])
+    normals = torch.tensor([1.0, 0.0, 0.0]).expand(3, 3)
+    _, quality = VisibleSurface.of(plate(), views).sample_view(points, normals)
+    assert 0 < quality[0] < 0.3 * quality[1]
+    assert quality[1] == pytest.approx(float(quality[2]), rel=0.1)
+
+
+def test_what_lies_outside_a_picture_is_not_seen_by_it():
+    views = photograph(plate(), Cameras.orbit(1))
+    half = dataclasses.replace(views, sizes_px=torch.tensor([[160, 80]]))  # the canvas beyond it was never a picture
+    points = torch.tensor([[0.0, y, 0.0] for y in (-0.4, 0.4, 5.0)])
+    normals = torch.tensor([1.0, 0.0, 0.0]).expand(3, 3)
+    _, quality = VisibleSurface.of(plate(), half).sample_view(points, normals)
+    assert (quality > 0).tolist() == [True, False, False]
+
+
+def test_the_view_that_shows_the_surface_largest_dominates():
+    near, far = (photograph(painted(plate(), c), Cameras.orbit(1, radius=r)) for c, r in ((RED, 4.0), (BLUE, 8.0)))
+    cameras = Cameras(
+        torch.cat([near.cameras.T_world_camera, far.cameras.T_world_camera]), near.cameras.intrinsics.expand(2, 4)
+    )
+    images, alpha = torch.cat([near.images, far.images]), torch.cat([near.alpha, far.alpha])
+    views = Views(images, alpha, cameras, torch.full((2, 2), 160), ("near", "far"))
+    found = color_vertices(box([0.01, 0.7, 0.7]), views).vertex_colors
+    inner = box([0.01, 0.7, 0.7]).vertices
+    inner = (inner[:, 0] > 0) & (inner[:, 1:].abs().amax(1) < 0.5)
+    assert (found[inner] - RED).abs().max() < 0.05
+
+
+def strip(cells=12):
+    """A band of squares along y."""
+    y = torch.arange(cells + 1.0)
+    vertices = torch.cat([torch.stack([torch.zeros_like(y), y, torch.full_like(y, z)], dim=1) for z in (0.0, 1.0)])
+    n = torch.arange(cells)
+    faces = torch.cat([torch.stack(f, dim=1) for f in ((n, n + 1, n + cells + 2), (n, n + cells + 2, n + cells + 1))])
+    return Mesh(vertices, faces)
+
+
+def test_unseen_parts_are_a_membrane_between_the_seen_ones():
+    """Along a band that is seen at its two ends, colours run evenly from one to the other."""
+    mesh = strip()
+    share = mesh.vertices[:, 1:2] / 12
+    truth = RED + share * (BLUE - RED)
+    seen = (share[:, 0] == 0) | (share[:, 0] == 1)
+    found = spread_colors(mesh, torch.where(seen[:, None], truth, 0.0), seen)
+    torch.testing.assert_close(found, truth, atol=0.04, rtol=0)
+
+
+def test_unseen_parts_follow_what_is_expected_of_them():
+    """What is known is the expected, only darker: so is the rest then, its detail kept."""
+    mesh = strip()
+    expected = 0.5 + 0.3 * torch.sin(5 * mesh.vertices)
+    seen = mesh.vertices[:, 1] < 4
+    found = fill_unseen(mesh, torch.where(seen[:, None], expected - 0.1, 0.0), seen, expected)
+    torch.testing.assert_close(found, expected - 0.1, atol=1e-5, rtol=0)
+    assert torch.equal(fill_unseen(mesh, expected, torch.zeros_like(seen), expected), expected)
 
 
 def test_filled_in_colours_lie_between_the_seen_ones():
