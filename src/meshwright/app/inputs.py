@@ -5,9 +5,8 @@ import os
 import re
 import unicodedata
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 from meshwright.app.limits import Limits
 from meshwright.errors import InputError
@@ -96,7 +95,7 @@ def _unpack(archive: Path, shown: str, root: Path, budget: _Budget) -> None:
                     continue
                 budget.file(shown)
                 with opened.open(entry) as source, _target(root, parts).open("xb") as target:
-                    for chunk in _chunks(source):
+                    for chunk in iter(lambda source=source: source.read(_CHUNK), b""):  # type: ignore[misc]
                         budget.data(shown, len(chunk))
                         target.write(chunk)
     except InputError:
@@ -105,11 +104,6 @@ def _unpack(archive: Path, shown: str, root: Path, budget: _Budget) -> None:
         raise InputError(f"{shown}: is locked with a password; send it without") from None
     except Exception as error:  # damaged archives raise whatever zipfile and zlib hit
         raise InputError(f"{shown}: the archive is damaged; make it again") from error
-
-
-def _chunks(source: IO[bytes]) -> Iterator[bytes]:
-    while chunk := source.read(_CHUNK):
-        yield chunk
 
 
 def _target(root: Path, parts: Sequence[str]) -> Path:

@@ -6,6 +6,7 @@ The task: ``{"folder": ..., "task": ..., "options": {...}, "limits": {...}}``. M
 """
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from meshwright import options as road
 from meshwright.app.inputs import lay_out
@@ -47,7 +48,7 @@ _SCRATCH_BYTES = 4 << 30  # largest file that a job may write
 class Channel:
     """The way back to the server."""
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: io.TextIOBase) -> None:
         self._stream = stream
         self._stage, self._said_s = "", 0.0
 
