@@ -7,7 +7,8 @@ import torch
 
 from drawn_orbits import angles_deg, draw
 from meshwright.cameras import Cameras
-from meshwright.capture.orbit import estimate_orbit, estimate_path
+from meshwright.capture.orbit import estimate_orbit
+from meshwright.capture.path import estimate_path
 from meshwright.views import Views
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy import ndarray
 from torch import Tensor
 
 SV3D_FOV_DEG = 33.8
@@ -251,3 +252,29 @@ def framing_radius(fov_deg: float) -> float:
 def _intrinsics_from_fov(fov_deg: float, aspect: float) -> Float[Tensor, "4"]:
     fy = focal_from_fov(fov_deg)
     return torch.tensor([fy / aspect, fy, 0.5, 0.5])
+
+
+def opengl_camera_to_world(T: Float[ndarray, "views 4 4"]) -> tuple[Float[ndarray, "views 4 4"], str]:
+    """Tell world-to-camera from camera-to-world and OpenGL from OpenCV: right is what looks at the object.
+
+    The published sets hold OpenGL world-to-camera matrices; sets made with other scripts use the same file names
+    for the other three. Each view's object is at the world's origin, so exactly one reading has it in front.
+    """
+    inverse = np.linalg.inv(T)
+    cv_to_gl = np.diag([1.0, -1.0, -1.0, 1.0])
+    readings = {
+        "OpenGL world-to-camera": inverse,
+        "OpenGL camera-to-world": T,
+        "OpenCV world-to-camera": inverse @ cv_to_gl,
+        "OpenCV camera-to-world": T @ cv_to_gl,
+    }
+    centred = {name: _origin_centred(T_world_camera) for name, T_world_camera in readings.items()}
+    best = max(centred, key=lambda name: centred[name])
+    return readings[best], best
+
+
+def _origin_centred(T_world_camera: Float[ndarray, "views 4 4"]) -> float:
+    """Mean cosine between the viewing axes and the directions to the origin."""
+    positions, backward = T_world_camera[:, :3, 3], T_world_camera[:, :3, 2]
+    distances = np.linalg.norm(positions, axis=1)
+    return float(((positions * backward).sum(axis=1) / np.maximum(distances, 1e-9)).mean())

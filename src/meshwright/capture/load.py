@@ -10,10 +10,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from meshwright.cameras import SV3D_FOV_DEG, Cameras, framing_radius
-from meshwright.capture.camera_files.posed import DepthFile, find_camera_file, read_posed
+from meshwright.cameras import Cameras
+from meshwright.capture.camera_files import DepthFile, find_camera_file, read_camera_file
 from meshwright.capture.foreground import cut_from_background, cut_with_rembg
-from meshwright.capture.orbit import estimate_orbit, estimate_path
+from meshwright.capture.orbit import estimate_orbit
+from meshwright.capture.path import estimate_path
+from meshwright.capture.rigs import ORBITS, ZERO123PLUS_VERSIONS, guess_rig, require_no_orbit, rig_cameras, split_sheet
 from meshwright.errors import InputError
 from meshwright.images import (
     PICTURE_SUFFIXES,
@@ -31,13 +33,11 @@ from meshwright.options import ViewOptions, require_unset
 from meshwright.progress import Progress, silent
 from meshwright.views import Views
 
-_ZERO123PLUS_VERSIONS = {"zero123plus": "1.2", "zero123plus-v1.1": "1.1"}
-_ORBITS = ("sv3d", "orbit")
 _MIN_SIZE_PX = 16
 
 
 @dataclass(frozen=True, eq=False)
-class _Shots:
+class _PosedPictures:
     """Decoded pictures with their cameras, before the object is cut out. ``cameras`` are those of each picture."""
 
     pictures: Sequence[Picture]
@@ -72,36 +72,24 @@ def load_views(
         raise InputError(f"{path}: there is no such file or folder; check the path")
     camera_file = _camera_file(path, options.rig)
     if camera_file is not None:
-        shots = _posed_shots(camera_file, options)
+        posed = _read_posed(camera_file, options)
     elif _is_still(path):
-        shots = _sheet_shots(path, options)
+        posed = _read_sheet(path, options)
     else:
-        shots = _rig_shots(path, options)
+        posed = _read_rig(path, options)
     folder = path if path.is_dir() else path.parent
     beside = folder / "masks" if path.is_dir() or camera_file is not None else None
     if options.masks is not None:
-        shots = replace(shots, masks=_masks_by_name(Path(options.masks), shots.names))
-    elif shots.masks is None and beside is not None and beside.is_dir():
-        shots = replace(shots, masks=_masks_by_name(beside, shots.names))
-    views = _assemble(shots, options.background, options.max_size_px, progress)
-    if shots.rig not in _ORBITS:
+        posed = replace(posed, masks=_masks_by_name(Path(options.masks), posed.names))
+    elif posed.masks is None and beside is not None and beside.is_dir():
+        posed = replace(posed, masks=_masks_by_name(beside, posed.names))
+    views = _assemble(posed, options.background, options.max_size_px, progress)
+    if posed.rig not in ORBITS:
         return views
     views = estimate_orbit(views, options.elevation_deg, options.clockwise, progress)
     if options.turn == "even":
         return views
     return estimate_path(views, keep_elevation=options.elevation_deg is not None, progress=progress)
-
-
-def _lens(options: ViewOptions, rig_fov_deg: float) -> tuple[float, float]:
-    """(field of view, radius): those given, else the rig's own and the radius that frames the object with it."""
-    fov_deg = rig_fov_deg if options.fov_deg is None else options.fov_deg
-    return fov_deg, framing_radius(fov_deg) if options.radius is None else options.radius
-
-
-def _require_no_orbit(what: str, options: ViewOptions) -> None:
-    """Raise if an option is given that says how a camera went around the object."""
-    turn = None if options.turn == ViewOptions.turn else options.turn
-    require_unset(what, elevation_deg=options.elevation_deg, clockwise=options.clockwise, turn=turn)
 
 
 def _camera_file(path: Path, rig: str) -> Path | None:
@@ -119,39 +107,40 @@ def _is_still(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES and not is_animation(path)
 
 
-def _posed_shots(camera_file: Path, options: ViewOptions) -> _Shots:
+def _read_posed(camera_file: Path, options: ViewOptions) -> _PosedPictures:
     what = f"{camera_file}, which holds the cameras"
-    _require_no_orbit(what, options)
+    require_no_orbit(what, options)
     require_unset(what, radius=options.radius)
     if camera_file.suffix == ".json":
         require_unset(what, fov_deg=options.fov_deg)
-    files = read_posed(camera_file, options.fov_deg)
+    files = read_camera_file(camera_file, options.fov_deg)
     chosen = _evenly(len(files.pictures), options.max_views)
     pictures = [read_image(files.pictures[i], options.max_size_px) for i in chosen]
-    names = _unique_names(files.pictures, camera_file.parent)
-    return _Shots(
+    names = _unique_names(files.pictures)
+    return _PosedPictures(
         pictures,
         [names[i] for i in chosen],
         files.cameras[chosen],
         "posed",
-        files.assumptions + _selection_said(len(chosen), len(files.pictures)),
+        files.assumptions + _selection_note(len(chosen), len(files.pictures)),
         [files.masks[i] for i in chosen] if any(files.masks) else None,
         [files.depths[i] for i in chosen] if any(files.depths) else None,
     )
 
 
-def _unique_names(pictures: Sequence[Path], folder: Path) -> list[str]:
-    """File names; where several folders hold pictures of one name, the paths from ``folder``."""
+def _unique_names(pictures: Sequence[Path]) -> list[str]:
+    """File names; where several folders hold pictures of one name, the paths from the folder around all of them."""
     if len({picture.stem for picture in pictures}) == len(pictures):
         return [picture.name for picture in pictures]
-    return [Path(os.path.relpath(picture, folder)).as_posix() for picture in pictures]
+    folder = os.path.commonpath([picture.resolve().parent for picture in pictures])
+    return [picture.resolve().relative_to(folder).as_posix() for picture in pictures]
 
 
 def _evenly(count: int, limit: int) -> list[int]:
     return [i * count // limit for i in range(limit)] if count > limit else list(range(count))
 
 
-def _selection_said(chosen: int, count: int) -> tuple[str, ...]:
+def _selection_note(chosen: int, count: int) -> tuple[str, ...]:
     return () if chosen == count else (f"uses {chosen} of {count} pictures, evenly chosen",)
 
 
@@ -181,125 +170,78 @@ def _picture_files(folder: Path) -> list[Path]:
     return sorted((file for file in pictures if not file.name.startswith(".")), key=natural)
 
 
-def _rig_shots(path: Path, options: ViewOptions) -> _Shots:
-    """Cameras for pictures in the order of a rig."""
+def _read_rig(path: Path, options: ViewOptions) -> _PosedPictures:
+    """A film or a folder of pictures in the order of a rig."""
     frames, names = _frames(path, options.max_size_px, options.max_views)
-    said = _selection_said(len(frames.pictures), frames.count)
+    notes = _selection_note(len(frames.pictures), frames.count)
     rig: str = options.rig
     if rig == "auto":
-        rig, guess = _guess_rig(path, frames.count, options)
-        said = (guess, *said)
-    if rig in _ZERO123PLUS_VERSIONS:
-        if frames.count != 6:
-            raise InputError(f"{path}: holds {frames.count} pictures, but rig {rig} has six; choose `rig='orbit'`")
-        _require_no_orbit(f"rig {rig}, whose cameras are fixed", options)
-        fov_deg, radius = _lens(options, 30.0)
-        cameras = Cameras.zero123plus(_ZERO123PLUS_VERSIONS[rig], radius, fov_deg)
-    else:
-        if frames.count < 3:
-            raise InputError(f"{path}: holds {frames.count} pictures, too few for a turn around the object; give more")
-        fov_deg, radius = _lens(options, SV3D_FOV_DEG if rig == "sv3d" else 30.0)
-        cameras = Cameras.orbit(frames.count, options.elevation_deg or 0.0, radius, fov_deg, bool(options.clockwise))
+        rig, guess = guess_rig(path, frames.count, options)
+        notes = (guess, *notes)
+    cameras = rig_cameras(rig, frames.count, options, path)
     aspects = torch.tensor([picture.shape[2] / picture.shape[1] for picture in frames.pictures])
     wide = cameras[list(frames.indices)].cropped((1 - aspects) / 2, 0.0, aspects, 1.0)
-    return _Shots(frames.pictures, names, wide, rig, said)
+    return _PosedPictures(frames.pictures, names, wide, rig, notes)
 
 
-def _guess_rig(path: Path, count: int, options: ViewOptions) -> tuple[str, str]:
-    """A rig for pictures without cameras, and a sentence that says so."""
-    if count == 6 and path.is_dir():
-        return "zero123plus", "six pictures are taken for the views of Zero123++ v1.2 (else choose a `rig`)"
-    rig = "sv3d" if options.fov_deg is None and options.radius is None else "orbit"
-    fov_deg, radius = _lens(options, SV3D_FOV_DEG)
-    return rig, (
-        f"the {count} pictures are taken for one turn of the camera, field of view {fov_deg:g} deg, radius {radius:.3g}"
-    )
-
-
-def _sheet_shots(path: Path, options: ViewOptions) -> _Shots:
+def _read_sheet(path: Path, options: ViewOptions) -> _PosedPictures:
     """The six pictures of a Zero123++ sheet, numbered row by row."""
     height_px, width_px = image_size(path)
     rows, columns = (3, 2) if height_px > width_px else (2, 3)
     rig: str = options.rig
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if rig == "auto":
         if abs(width_px / columns / (height_px / rows) - 1) > 0.02:
             raise InputError(
                 f"{path}: one picture of {width_px}x{height_px} is neither a film nor a Zero123++ sheet (3x2 squares);"
                 " give a video, a folder of pictures or a sheet"
             )
-        rig, said = "zero123plus", ("the picture is taken for a sheet of Zero123++ v1.2 (else choose a `rig`)",)
-    if rig not in _ZERO123PLUS_VERSIONS:
+        rig, notes = "zero123plus", ("the picture is taken for a sheet of Zero123++ v1.2 (else choose a `rig`)",)
+    if rig not in ZERO123PLUS_VERSIONS:
         raise InputError(f"{path}: one picture is no turn around the object; give a video or a folder of pictures")
-    _require_no_orbit(f"rig {rig}, whose cameras are fixed", options)
-    fov_deg, radius = _lens(options, 30.0)
-    cameras = Cameras.zero123plus(_ZERO123PLUS_VERSIONS[rig], radius, fov_deg)
+    cameras = rig_cameras(rig, 6, options, path)
     sheet = read_image(path, options.max_size_px * max(rows, columns))
     pictures, cameras = split_sheet(sheet, cameras, rows, columns)
-    return _Shots(pictures, [f"view {i}" for i in range(6)], cameras, rig, said)
-
-
-def split_sheet(sheet: Picture, cameras: Cameras, rows: int, columns: int) -> tuple[list[Picture], Cameras]:
-    """Cut a sheet into rows x columns pictures of one size, row by row, without resampling.
-
-    ``cameras`` are those of the exact cells. Where the sheet's sides cannot be divided, the pictures are the whole
-    pixels inside the cells, and the returned cameras are moved by the fractions that were cut away.
-    """
-    cell_height, cell_width = sheet.shape[1] / rows, sheet.shape[2] / columns
-    height, width = int(cell_height), int(cell_width)
-    tops = torch.arange(rows).repeat_interleave(columns) * cell_height
-    lefts = torch.arange(columns).repeat(rows) * cell_width
-    tops_px, lefts_px = tops.round().long(), lefts.round().long()
-    pictures = [
-        sheet[:, top : top + height, left : left + width]
-        for top, left in zip(tops_px.tolist(), lefts_px.tolist(), strict=True)
-    ]
-    exact = cameras.cropped(
-        (lefts_px - lefts) / cell_width, (tops_px - tops) / cell_height, width / cell_width, height / cell_height
-    )
-    return pictures, exact
+    return _PosedPictures(pictures, [f"view {i}" for i in range(6)], cameras, rig, notes)
 
 
 def _masks_by_name(folder: Path, names: Sequence[str]) -> list[Path]:
     """The mask of each picture, whatever its suffix: that of ``train/0.png`` is ``train/0.*`` in ``folder``."""
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder of masks; give one, with files named like the pictures")
-    masks = []
-    for name in names:
-        place = folder / name
-        found = (
-            [file for file in _picture_files(place.parent) if file.stem == place.stem] if place.parent.is_dir() else []
-        )
-        if not found:
+    places = [folder / name for name in names]
+    parents = {place.parent for place in places if place.parent.is_dir()}
+    found = {file.with_suffix(""): file for parent in parents for file in _picture_files(parent)}
+    for name, place in zip(names, places, strict=True):
+        if place.with_suffix("") not in found:
             raise InputError(f"{folder}: holds no mask for {name}; name masks like the pictures")
-        masks.append(found[0])
-    return masks
+    return [found[place.with_suffix("")] for place in places]
 
 
-def _assemble(shots: _Shots, background: str, max_size_px: int, progress: Progress) -> Views:
+def _assemble(posed: _PosedPictures, background: str, max_size_px: int, progress: Progress) -> Views:
     """Cut the object out of every picture and put all on one canvas."""
-    sizes_px = torch.tensor([picture.shape[1:] for picture in shots.pictures])
+    sizes_px = torch.tensor([picture.shape[1:] for picture in posed.pictures])
     height, width = sizes_px.amax(dim=0).tolist()
-    count = len(shots.pictures)
+    count = len(posed.pictures)
     images = torch.ones(count, 3, height, width)
     alpha = torch.zeros(count, 1, height, width)
-    depth_z = torch.zeros(count, 1, height, width) if shots.depths is not None else None
-    for i, (picture, name) in enumerate(zip(shots.pictures, shots.names, strict=True)):
+    depth_z = torch.zeros(count, 1, height, width) if posed.depths is not None else None
+    for i, (picture, name) in enumerate(zip(posed.pictures, posed.names, strict=True)):
         progress("views", i / count, name)
         h, w = picture.shape[1:]
-        mask = None if shots.masks is None else shots.masks[i]
+        mask = None if posed.masks is None else posed.masks[i]
         rgb, coverage = _cut_out(picture, name, mask, background, max_size_px)
         if coverage.amax() < 0.5:
             raise InputError(f"{name}: shows no object (its alpha is empty everywhere); remove it or mend its alpha")
         images[i, :, :h, :w] = rgb * coverage + (1 - coverage)
         alpha[i, :, :h, :w] = coverage
-        depth_file = None if shots.depths is None else shots.depths[i]
+        depth_file = None if posed.depths is None else posed.depths[i]
         if depth_z is not None and depth_file is not None:
             depth = read_depth(depth_file.path, depth_file.unit)
             depth_z[i, :, :h, :w] = torch.nn.functional.interpolate(depth[None], size=(h, w), mode="nearest-exact")[0]
     progress("views", 1.0)
-    cameras = shots.cameras.cropped(0.0, 0.0, width / sizes_px[:, 1], height / sizes_px[:, 0])
-    return Views(images, alpha, cameras, sizes_px, tuple(shots.names), shots.rig, shots.assumptions, depth_z)
+    cameras = posed.cameras.cropped(0.0, 0.0, width / sizes_px[:, 1], height / sizes_px[:, 0])
+    return Views(images, alpha, cameras, sizes_px, tuple(posed.names), posed.rig, posed.assumptions, depth_z)
 
 
 def _cut_out(
