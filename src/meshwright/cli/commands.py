@@ -219,10 +219,20 @@ class Doctor:
             "devices": f"{', '.join(available_devices())}; auto means {resolve_device('auto')}",
             "cpu threads": str(torch.get_num_threads()),
         }
-        for extra, module in (("hub", "huggingface_hub"), ("rembg", "rembg"), ("app", "uvicorn")):
+        extras = {"hub": "huggingface_hub", "rembg": "rembg", "app": "uvicorn", "train": "lightning_fabric"}
+        for extra, module in extras.items():
             present = importlib.util.find_spec(module) is not None
             facts[f"extra {extra}"] = "installed" if present else f"missing: pip install 'meshwright[{extra}]'"
         print_facts(facts)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model on a data set: meshwright train --help."""
+
+    def __call__(self) -> None:
+        """Never called: `meshwright.cli.main` sees to this command before, for its flags depend on the recipe."""
+        raise NotImplementedError
 
 
 COMMANDS = {
@@ -230,6 +240,7 @@ COMMANDS = {
     "refine": Refine,
     "texture": Texture,
     "info": Info,
+    "train": Train,
     "convert": Convert,
     "serve": Serve,
     "curate": Curate,

@@ -72,7 +72,7 @@ def parse(commands: Mapping[str, Callable[..., Command]], words: Sequence[str]) 
         raise refused.error from None
     except SystemExit as stop:
         if stop.code:
-            raise InputError(_one_line(complaint.getvalue())) from None
+            raise InputError(one_line(complaint.getvalue())) from None
         raise
     return command
 
@@ -167,7 +167,7 @@ def _comma_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[tuple[str, 
     )
 
 
-def _one_line(box: str) -> str:
+def one_line(box: str) -> str:
     """What tyro says in a box, without its frame and its asides, and where help is."""
     lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()]
     title, *rest = [line for line in lines if line]

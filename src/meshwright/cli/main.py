@@ -12,7 +12,12 @@ from meshwright.errors import InputError
 def main() -> None:
     """Run the command that ``sys.argv`` names."""
     try:
-        parse(COMMANDS, sys.argv[1:])()
+        if sys.argv[1:2] == ["train"]:
+            from meshwright.cli.train import train  # its flags are the fields of a recipe: they need torch
+
+            train(sys.argv[2:])
+        else:
+            parse(COMMANDS, sys.argv[1:])()
     except InputError as error:
         message = f"error: {in_flags(str(error))}"
         console.print(message, style="bold red", markup=False, highlight=False, soft_wrap=True)
