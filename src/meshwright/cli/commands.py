@@ -13,6 +13,7 @@ from tyro.conf import Positional, Suppress, arg
 from meshwright.cli.batch import run_batch
 from meshwright.cli.curate import Curate
 from meshwright.cli.display import print_facts, print_result, print_views, progress_bars
+from meshwright.cli.evaluate import Evaluate
 from meshwright.cli.serve import Serve
 from meshwright.errors import InputError
 from meshwright.options import (
@@ -241,6 +242,7 @@ COMMANDS = {
     "texture": Texture,
     "info": Info,
     "train": Train,
+    "evaluate": Evaluate,
     "convert": Convert,
     "serve": Serve,
     "curate": Curate,

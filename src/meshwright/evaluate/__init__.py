@@ -4,6 +4,7 @@
 Nothing in here changes a mesh.
 """
 
+from meshwright.evaluate.comparison import write_comparison
 from meshwright.evaluate.metrics import (
     ShapeScores,
     SurfaceSamples,
@@ -15,6 +16,7 @@ from meshwright.evaluate.metrics import (
     silhouette_iou,
     ssim,
 )
+from meshwright.evaluate.novel_views import Split, draw_split, evaluate, read_splits
 from meshwright.evaluate.pictures import preview, turntable
 from meshwright.evaluate.report import versions, write_report
 from meshwright.evaluate.scores import Scored, ViewScore
@@ -23,19 +25,24 @@ from meshwright.evaluate.stages import Stage, StageClock
 __all__ = [
     "Scored",
     "ShapeScores",
+    "Split",
     "Stage",
     "StageClock",
     "SurfaceSamples",
     "ViewScore",
     "chamfer",
     "compare_shapes",
+    "draw_split",
+    "evaluate",
     "f_score",
     "normal_consistency",
     "preview",
     "psnr",
+    "read_splits",
     "silhouette_iou",
     "ssim",
     "turntable",
     "versions",
+    "write_comparison",
     "write_report",
 ]
