@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -65,17 +65,24 @@ def _without_back_to_back(faces: Int[np.ndarray, "faces 3"]) -> Int[np.ndarray, 
     faces = faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)]
     lowest = faces.argmin(axis=1)[:, None]
     turned = np.take_along_axis(faces, (lowest + np.arange(3)) % 3, axis=1)  # the lowest corner first
-    is_even = turned[:, 1] < turned[:, 2]
-    _, group = np.unique(np.sort(faces, axis=1), axis=0, return_inverse=True)
-    balance = np.bincount(group, np.where(is_even, 1, -1))
-    order = np.lexsort((is_even, group))
-    rank = np.empty(len(faces), dtype=np.int64)
-    start = np.flatnonzero(np.diff(group[order], prepend=-1))
-    rank[order] = np.arange(len(faces)) - np.repeat(start, np.diff(np.append(start, len(faces))))
-    size = np.bincount(group)[group]
-    # Odd faces come first in a group, even ones last: keep as many of the majority as outweigh the minority.
-    keep = np.where(balance[group] > 0, rank >= size - balance[group], rank < -balance[group])
-    return faces[keep]
+    looks_up = turned[:, 1] < turned[:, 2]  # one of the two ways in which three corners can be wound
+    _, corners = np.unique(np.sort(faces, axis=1), axis=0, return_inverse=True)
+    corners = corners.reshape(-1)
+    up, down = np.bincount(corners, looks_up), np.bincount(corners, ~looks_up)
+    # Of each set of corners as many faces stay as one way outnumbers the other: the last of them.
+    majority = np.where(looks_up, (up > down)[corners], (down > up)[corners])
+    surplus = np.abs(up - down)[corners]
+    return faces[majority & (_rank_from_last(corners, majority) < surplus)]
+
+
+def _rank_from_last(group: Int[np.ndarray, " items"], member: Bool[np.ndarray, " items"]) -> Int[np.ndarray, " items"]:
+    """For each item the number of members of its group that come after it."""
+    order = np.argsort(group, kind="stable")
+    after = np.cumsum(member[order][::-1])[::-1] - member[order]  # members behind it, those of later groups too
+    last = np.searchsorted(group[order], group[order], side="right") - 1
+    rank = np.empty(len(group), dtype=np.int64)
+    rank[order] = after - after[last]
+    return rank
 
 
 def _partners(
