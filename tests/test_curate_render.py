@@ -19,10 +19,13 @@ from meshwright.cameras import Cameras
 from meshwright.curate import (
     VIEW_SETS,
     CurateRenderOptions,
+    DrawnOnDemand,
     DrawOptions,
     Limits,
     RenderedFolder,
+    SampleOptions,
     ViewSetOptions,
+    batches,
     dataset_digest,
     draw,
     render_objects,
@@ -337,3 +340,21 @@ def test_a_rendered_object_is_reconstructed(tmp_path: Path) -> None:
         color=ColorOptions(vertex_colors=True),
     )
     assert silhouette_iou(render(mesh, views.cameras, 96, 96).alpha, views.alpha).min() > 0.95
+
+
+def test_views_drawn_on_demand_are_those_of_the_files(objects: Path, dataset: Path) -> None:
+    written = RenderedFolder(dataset)
+    drawn = DrawnOnDemand((objects,), ViewSetOptions("instantmesh", 6), DrawOptions(SIZE_PX))
+    assert set(written.names) < set(drawn.names)
+    for name in written.names:
+        ours, theirs = drawn.read(name, [4, 1]), written.read(name, [4, 1])
+        assert drawn.view_count(name) == written.view_count(name)
+        assert torch.equal(ours.rgba, theirs.rgba)
+        assert (ours.depth_z - theirs.depth_z).abs().max() < 1e-3
+        assert (ours.normals - theirs.normals).abs().max() < 0.01
+    with pytest.raises(InputError):
+        drawn.read("broken")
+    options = SampleOptions(inputs=2, targets=1, crop_px=32, render_px=(32, 64))
+    in_process, elsewhere = (next(batches(drawn, options, 2, workers=count, most_broken=1.0)) for count in (0, 1))
+    assert in_process.names == elsewhere.names
+    assert torch.equal(in_process.target_images, elsewhere.target_images)

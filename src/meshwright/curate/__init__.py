@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from meshwright.curate.check import CheckSummary, check_dataset
     from meshwright.curate.dataset import Batch, ObjectSource, Samples, batches
+    from meshwright.curate.drawn_on_demand import DrawnOnDemand
     from meshwright.curate.layouts import convert, open_dataset, split_of
     from meshwright.curate.object_files import ObjectRecord, RenderedObject
     from meshwright.curate.options import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _NAMES_OF_MODULE = {
     "check": ("CheckSummary", "check_dataset"),
     "dataset": ("Batch", "ObjectSource", "Samples", "batches"),
+    "drawn_on_demand": ("DrawnOnDemand",),
     "layouts": ("convert", "open_dataset", "split_of"),
     "object_files": ("ObjectRecord", "RenderedObject"),
     "options": (
@@ -72,6 +74,7 @@ __all__ = [
     "CurateRenderOptions",
     "CurateSelectOptions",
     "DrawOptions",
+    "DrawnOnDemand",
     "Limits",
     "ObjectRecord",
     "ObjectSource",

@@ -147,6 +147,8 @@ class CurateRenderOptions:
     """Random views depend on it and on the object's content alone."""
     workers: int = 0
     """Objects drawn side by side; 0: one for each processor."""
+    ray: str | None = None
+    """Address of a Ray cluster that does the work, or local to start one here; workers has no part in it then."""
     retry_failed: bool = False
     """Try objects again that failed in an earlier run."""
 

@@ -23,15 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from meshwright.curate.blender import BLENDER_SUFFIXES, find_blender, render_blender
 from meshwright.curate.inputs import ObjectFile, find_objects
 from meshwright.curate.isolate import Outcome, run_isolated
 from meshwright.curate.object_files import ObjectRecord, object_files
 from meshwright.curate.options import CurateRenderOptions, DrawOptions, RendererName, ViewSetOptions
 from meshwright.curate.render import MESH_SUFFIXES, Renderer, render_builtin
-from meshwright.curate.view_sets import view_set_cameras
+from meshwright.curate.view_sets import object_cameras
 from meshwright.errors import InputError
 from meshwright.files import atomic_path
 from meshwright.progress import Progress, silent
@@ -73,7 +71,12 @@ def render_objects(options: CurateRenderOptions, progress: Progress = silent) ->
     started = time.monotonic()
     jobs, there = prepare(options)
     workers = options.workers or os.cpu_count() or 1
-    ended = run_isolated(render_job, [(job,) for job in jobs], workers, options.limits)
+    if options.ray is None:
+        ended = run_isolated(render_job, [(job,) for job in jobs], workers, options.limits)
+    else:
+        from meshwright.curate.ray_run import run_on_ray
+
+        ended = run_on_ray(jobs, options.ray, options.limits)
     for count, (number, outcome) in enumerate(ended, 1):
         note_outcome(jobs[number], outcome)
         progress("render", count / len(jobs), f"{jobs[number].item.name}: {outcome.reason or 'done'}")
@@ -142,11 +145,9 @@ def render_job(job: Job) -> None:
         sha256 = hashlib.sha256(item.path.read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(f"{item.path}: cannot be read ({(error.strerror or '').lower()}); check it") from None
-    # The content decides on the views, not the name or the order: a set that grows or moves keeps its pictures.
-    generator = np.random.default_rng([job.seed, int(sha256[:16], 16)])
-    cameras = view_set_cameras(job.views, generator)
+    cameras, drawing_seed = object_cameras(job.views, job.seed, sha256)
     draw: Renderer = {"builtin": render_builtin, "blender": render_blender}[job.renderer]
-    drawn = draw(item.name, item.path, cameras, job.draw, int(generator.integers(1 << 31)))
+    drawn = draw(item.name, item.path, cameras, job.draw, drawing_seed)
     record = ObjectRecord(
         name=item.name,
         source_file=item.path.name,

@@ -24,6 +24,15 @@ def view_set_cameras(options: ViewSetOptions, generator: np.random.Generator) ->
     return draw[options.view_set]()
 
 
+def object_cameras(options: ViewSetOptions, seed: int, sha256: str) -> tuple[Cameras, int]:
+    """The cameras of one object, and a seed for what else is random in its pictures.
+
+    The file's content decides, not its name or place: a set that grows or moves keeps its pictures.
+    """
+    generator = np.random.default_rng([seed, int(sha256[:16], 16)])
+    return view_set_cameras(options, generator), int(generator.integers(1 << 31))
+
+
 def _random(options: ViewSetOptions, count: int, generator: np.random.Generator) -> Cameras:
     azimuth_rad = generator.uniform(0, 2 * np.pi, count)
     low, high = np.sin(np.deg2rad(options.elevation_deg))
