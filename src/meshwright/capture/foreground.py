@@ -16,20 +16,31 @@ from torch import Tensor
 
 from meshwright.errors import InputError
 
-_EIGHT = np.ones((3, 3), bool)
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_CHROMA = 0.5
-_PALE = 16 / 255  # differences up to which an object is pale
+_EIGHT = np.ones((3, 3), bool)  # neighbours across corners count
+# Differences of colours below are of sRGB in [0, 1]; noise is the background's own spread in that measure.
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601: the weights films and JPEG are coded with
+_CHROMA = 0.5  # weight of differences of colour against those of brightness: films halve the resolution of colour
+_LEAST_SIDE_PX = 8  # smaller pictures have no border to speak of
+_HAIRLINE = 4 / 255  # a line at the edge that differs by more from the next, which is even, is no part of the picture
+_SAME_BACKGROUND = 0.08  # difference up to which border pixels are of one background
+_BACKGROUND_SHARE = 0.4  # of the border that must be of that background
+_NOISES = 4.0  # a pixel that differs by so many times the noise is not background
 _RINGING = 0.07  # of an edge's height; measured on JPEG sheets and re-encoded films
-_SHADOW_HUE, _SHADOW_LIGHT, _SHADOW_SLOPE = 8 / 255, 0.7, 7 / 255
+_RINGING_PX = 9  # side of the square around an edge in which it rings: a JPEG block and a pixel
+_PALE = 16 / 255  # differences up to which an object is pale
+_COHERENT = 0.4  # share of the object in the 3 x 3 pixels around a pale one: less is ringing
+_SHADOW_HUE = 8 / 255  # a shadow changes the hue by less
+_SHADOW_LIGHT = 0.7  # share of the light that a shadow leaves at least
+_SHADOW_SLOPE = 7 / 255  # of the light, in a pixel, at most
 _STEP = 0.4  # of the darkness, in a pixel: steeper is an edge, not a shadow
 _STEP_PX = 3  # as far as an edge is felt
 _GAP = 0.025  # of the picture's side: gaps in a pale part's outline that are closed
 _OUTLINE = 0.27  # share of thin walls around an outlined part; around background between limbs below 0.2
 _OUTLINED = 0.003  # of the picture: the largest outlined part
-_HOLE_PX = 6
+_HOLE_PX = 6  # pixels: smaller holes are filled whatever they show
 _SHARP = 0.98  # share of the object in pixels next to the outermost; 0.96 on pictures blurred by a pixel
 _SPECK = 0.01  # of the largest piece
+_LEAST_SPECK_PX = 4  # pixels: smaller pieces go even where all are small
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +57,7 @@ def cut_from_background(rgb: Float[Tensor, "3 height width"]) -> Cutout | None:
     The outline is accurate to a fraction of a pixel, and its colours hold no background.
     """
     pixels = rgb.permute(1, 2, 0).numpy()
-    if min(pixels.shape[:2]) < 8:
+    if min(pixels.shape[:2]) < _LEAST_SIDE_PX:
         return None
     pixels = _without_hairlines(pixels)
     estimate = _background(pixels)
@@ -82,7 +93,8 @@ def _without_hairlines(pixels: Float[ndarray, "height width 3"]) -> Float[ndarra
     for line in (pixels, pixels[::-1], pixels.swapaxes(0, 1), pixels.swapaxes(0, 1)[::-1]):
         for depth in (2, 1, 0):
             step = np.abs(line[depth].astype(np.float32) - line[depth + 1]).max(axis=1)
-            if np.median(step) > 4 / 255 and np.median(np.abs(line[depth + 1] - line[depth + 2])) < 4 / 255:
+            even = np.median(np.abs(line[depth + 1] - line[depth + 2])) < _HAIRLINE
+            if np.median(step) > _HAIRLINE and even:
                 line[: depth + 1] = line[depth + 1]
                 break
     return pixels
@@ -97,8 +109,8 @@ def _background(pixels: Float[ndarray, "height width 3"]) -> tuple[Float[ndarray
     coarse = np.round(border * 16).astype(np.int32)
     values, counts = np.unique(coarse, axis=0, return_counts=True)
     mode = values[counts.argmax()] / 16
-    near = border[np.abs(border - mode).max(axis=1) < 0.08]
-    if len(near) < 0.4 * len(border):
+    near = border[np.abs(border - mode).max(axis=1) < _SAME_BACKGROUND]
+    if len(near) < _BACKGROUND_SHARE * len(border):
         return None
     background = np.median(near, axis=0)
     spread = np.abs(near - background).max(axis=1)
@@ -111,17 +123,28 @@ def _object_mask(
 ) -> Bool[ndarray, "height width"]:
     """The object without its partly covered outline: unlike the background, no shadow on it, no hole in the object."""
     difference = _difference(pixels, background)
-    # Compression rings around strong edges, in proportion to them.
-    ringing = _RINGING * ndimage.maximum_filter(difference, size=9)
-    unlike = difference > np.maximum(4 * noise, ringing)
+    unlike = _unlike_background(difference, noise)
     outside = _reached_from_border(~unlike)
     mask = _without_specks(~outside & unlike)
     outlined = _outlined_parts(mask, difference, noise)
-    mask &= ~_shadow(pixels, background, noise, outside) | ndimage.binary_dilation(outlined, _EIGHT, iterations=2)
-    mask |= outlined
-    # Single pale pixels along the outline are ringing; pale parts of the object hold together.
-    mask &= (difference > 3 * _PALE) | (ndimage.uniform_filter(mask.astype(np.float32), 3) > 0.4)
+    # A shadow that touches an outlined part may not take its outline away.
+    shadow = _shadow(pixels, background, noise, outside) & ~ndimage.binary_dilation(outlined, _EIGHT, iterations=2)
+    mask = _without_ringing((mask & ~shadow) | outlined, difference)
     return _without_specks(_with_pale_parts(mask, difference, noise))
+
+
+def _unlike_background(difference: Float[ndarray, "height width"], noise: float) -> Bool[ndarray, "height width"]:
+    """Pixels that neither the background's noise explains nor the rings that compression draws around edges."""
+    ringing = _RINGING * ndimage.maximum_filter(difference, size=_RINGING_PX)
+    return difference > np.maximum(_NOISES * noise, ringing)
+
+
+def _without_ringing(
+    mask: Bool[ndarray, "height width"], difference: Float[ndarray, "height width"]
+) -> Bool[ndarray, "height width"]:
+    """Single pale pixels along the outline are ringing; pale parts of the object hold together."""
+    holds_together = ndimage.uniform_filter(mask.astype(np.float32), 3) > _COHERENT
+    return mask & ((difference > 3 * _PALE) | holds_together)
 
 
 def _difference(
@@ -254,7 +277,7 @@ def _without_specks(mask: Bool[ndarray, "height width"]) -> Bool[ndarray, "heigh
         return mask
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    return sizes[pieces] >= max(4, _SPECK * sizes.max())
+    return sizes[pieces] >= max(_LEAST_SPECK_PX, _SPECK * sizes.max())
 
 
 def _matte(

@@ -19,6 +19,7 @@ from meshwright.color.texture_fit import fit_texture
 from meshwright.color.unseen import fill_unseen
 from meshwright.color.visibility import SHARPNESS, VisibleSurface
 from meshwright.mesh import Mesh, subdivide
+from meshwright.options import ColorOptions
 from meshwright.progress import Progress, silent
 from meshwright.views import ObjectFrame, Views
 
@@ -31,7 +32,7 @@ def bake_texture(
     mesh: Mesh,
     views: Views,
     *,
-    texture_size_px: int = 2048,
+    texture_size_px: int = ColorOptions.texture_size_px,
     field: ColorField | None = None,
     optimise: bool = True,
     seed: int = 0,
@@ -61,7 +62,9 @@ def bake_texture(
 
 
 @torch.no_grad()
-def bake_field(mesh: Mesh, field: ColorField, *, texture_size_px: int = 2048, progress: Progress = silent) -> Mesh:
+def bake_field(
+    mesh: Mesh, field: ColorField, *, texture_size_px: int = ColorOptions.texture_size_px, progress: Progress = silent
+) -> Mesh:
     """The mesh with ``uv`` and a square ``texture`` that shows a field's colours (sRGB) on its surface.
 
     Raises:

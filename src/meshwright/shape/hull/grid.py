@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate
 
 from meshwright.errors import InputError
 from meshwright.mesh import Mesh
+from meshwright.options import ShapeOptions
 from meshwright.progress import Progress, silent
 from meshwright.shape.flexicubes import flexicubes, grid
 from meshwright.shape.hull.agreement import agreeing_views
@@ -56,7 +57,7 @@ class VisualHull:
 
 
 @one_torch_thread()
-def visual_hull(views: Views, resolution: int = 128, progress: Progress = silent) -> VisualHull:
+def visual_hull(views: Views, resolution: int = ShapeOptions.resolution, progress: Progress = silent) -> VisualHull:
     """The hull of all silhouettes in a grid of about ``resolution`` ** 3 cubic cells that fits the object.
 
     A view that contradicts the others is left out; where many disagree a little, a few are overruled at each point.
