@@ -494,7 +494,7 @@ def test_offline_the_cache_is_used_at_the_pinned_revision(offline, tmp_path, rev
 
 def test_offline_without_a_cache_the_error_says_what_else_works(offline, tmp_path):
     with pytest.raises(
-        InputError, match=r"instant-mesh-base: .*cannot be had.*path of a file.*--model-dir.*--model none"
+        InputError, match=r"instant-mesh-base: .*cannot be had.*path of a file.*model_dir.*model='none'"
     ):
         load_model("instant-mesh-base", model_dir=tmp_path)
 
@@ -505,14 +505,14 @@ def test_a_failed_download_is_one_clear_line(monkeypatch, error):
         raise error
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
-    with pytest.raises(InputError, match=r"at revision v9 cannot be had.*--model none") as caught:
+    with pytest.raises(InputError, match=r"at revision v9 cannot be had.*model='none'") as caught:
         find_weights("instant-mesh-large", revision="v9")
     assert "\n" not in str(caught.value)
 
 
 def test_without_huggingface_hub_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(InputError, match=r"pip install 'meshwright\[hub\]', or .*--model none"):
+    with pytest.raises(InputError, match=r"pip install 'meshwright\[hub\]', or .*model='none'"):
         find_weights("instant-mesh-large")
 
 
