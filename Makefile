@@ -1,6 +1,7 @@
 # make demo         set up .venv and reconstruct the bundled orbit video into demo_out/
 # make test         set up .venv and run the tests
 # make test-slow    the slow ones
+# make train-demo   render three objects, teach them to a tiny model, evaluate it (train_demo/; a quarter of an hour)
 # make check        lint, types, import directions and their drawing
 # make test-docs    run the code that README and docs show
 # make test-python  PYTHON=python3.12: the tests with another Python, in an environment of its own
@@ -16,7 +17,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml constraints.txt tools/venv.sh
 OTHER = .venvs/$(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
 
-.PHONY: help demo test test-slow test-docs test-python test-lowest test-wheel mutants check clean
+.PHONY: help demo train-demo test test-slow test-docs test-python test-lowest test-wheel mutants check clean
 
 help:
 	@sed -n 's/^# \(make\)/\1/p' Makefile
@@ -58,6 +59,13 @@ test-wheel:
 mutants: .venv/.dev
 	$(BIN)/python tools/mutants.py $(MODULES)
 
+train-demo: .venv/.dev
+	$(BIN)/meshwright curate render examples/train/objects --out train_demo/data --size 160
+	$(BIN)/meshwright curate render examples/train/objects --out train_demo/held_out --size 160 --views 12 --seed 1
+	$(BIN)/meshwright train tiny_stage1 --data train_demo/data --held-out train_demo/held_out --out train_demo/run
+	$(BIN)/meshwright evaluate train_demo/held_out --out train_demo/evaluation --model train_demo/run --inputs 4 \
+		--refine off --colors model
+
 check: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -66,4 +74,4 @@ check: .venv/.dev
 	$(BIN)/python tools/draw_imports.py --check
 
 clean:
-	rm -rf .venv .venvs demo_out
+	rm -rf .venv .venvs demo_out train_demo

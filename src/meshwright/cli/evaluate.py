@@ -46,7 +46,7 @@ class Evaluate:
     """Which objects of the data set."""
     objects: int | None = None
     """Only the first so many."""
-    compare: tuple[str, ...] = ()
+    compare: str = ""
     """Folders of other evaluations that report.html sets beside this one, with commas between."""
     model: ModelOptions = ModelOptions()
     shape: ShapeOptions = ShapeOptions()
@@ -88,7 +88,7 @@ class Evaluate:
         with progress_bars() as bars:
             listed = [(name, read(name), split) for name, split in splits.items()]
             summary = evaluate(listed, self._reconstruct(), self.out, settings, bars)
-        write_comparison([*map(Path, self.compare), self.out], self.out / "report.html")
+        write_comparison([*map(Path, filter(None, self.compare.split(","))), self.out], self.out / "report.html")
         table = Table("", "mean over objects", title=f"{summary['objects']} objects, {len(summary['failed'])} failed")
         for key, value in summary["means"].items():
             numbers = value if isinstance(value, list) else [value]

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from meshwright.curate import Batch
 
+_SHOWN_PX = 128
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
@@ -52,7 +54,9 @@ def contact_sheet(batch: Batch, prediction: Prediction | None = None) -> Image.I
 
 
 def _stacked(rows: list[Float[Tensor, "_ _ _ _"]]) -> Image.Image:
-    pictures = [torch.cat(list(row.detach().cpu().expand(-1, 3, -1, -1)), dim=2) for row in rows]
+    # Enlarged without smoothing, so that small crops can be looked at beside large inputs.
+    same = [torch.nn.functional.interpolate(row.detach().cpu(), size=(_SHOWN_PX, _SHOWN_PX)) for row in rows]
+    pictures = [torch.cat(list(row.expand(-1, 3, -1, -1)), dim=2) for row in same]
     width = max(picture.shape[2] for picture in pictures)
     padded = [torch.nn.functional.pad(p, (0, width - p.shape[2]), value=1.0) for p in pictures]
     pixels = (torch.cat(padded, dim=1).clamp(0, 1) * 255).round().to(torch.uint8)
