@@ -104,7 +104,7 @@ def _value(option: str, value: object, kind: Any) -> Any:
     raise AssertionError(f"no JSON form for {kind}")
 
 
-def _is_finite(value: float) -> bool:
+def _is_finite(value: int | float) -> bool:
     try:
         return math.isfinite(value)
     except OverflowError:  # an integer of hundreds of digits
