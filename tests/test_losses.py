@@ -62,6 +62,12 @@ def test_pixels_that_are_not_kept_say_nothing_about_silhouettes():
     assert float(silhouette_error(wrong, alpha, kept)) == 0
 
 
+def test_where_there_is_no_silhouette_each_pixel_counts_whole():
+    nothing, kept = torch.zeros(1, 4, 4), torch.ones(1, 4, 4)
+    assert float(silhouette_error(nothing, nothing, kept)) == 0.0
+    assert float(silhouette_error(torch.ones(1, 4, 4), nothing, kept)) == 16.0
+
+
 def test_a_plane_is_not_rough_and_a_sharper_fold_is_rougher():
     def fold(height: float) -> torch.Tensor:
         vertices = SQUARE.clone()
