@@ -6,6 +6,7 @@ import math
 import os
 import pickle
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -697,3 +698,68 @@ def test_pictures_with_alpha_need_no_rembg(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rembg", None)
     write_discs(tmp_path, 3)
     assert len(load(tmp_path, background="rembg", **AN_EVEN_TURN)) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("camera_angle_x", 10**400, "not a finite number"),
+        ("k1", 10**400, "not a finite number"),
+        ("frames.1.cx", 1e300, "looks past its picture"),
+        ("frames.1.fl_x", 1e-300, "field of view"),
+        ("frames.1.fl_x", 1e7, "field of view"),
+        ("camera_angle_x", 0.00101, "field of view"),
+        ("camera_angle_x", 3.139, "field of view"),
+        ("frames.2.transform_matrix.0.3", 1e12, "from the origin"),
+        ("frames.2.transform_matrix.0.3", 1e300, "from the origin"),
+        ("frames.2.transform_matrix.0.3", 1e6, "camera 2 stands 10000 times farther"),
+        ("w", 1e300, "correct w and h"),
+        ("is_fisheye", True, "not a pinhole"),
+        ("depth_unit_scale_factor", -1.0, "depth_unit_scale_factor"),
+        ("depth_unit_scale_factor", 1e308, "depth_unit_scale_factor"),
+        ("frames.1.mask_path", "/etc/hostname", "outside its folder"),
+        ("frames.1.file_path", "../0.png", "outside its folder"),
+        ("frames.1.file_path", "http://localhost/0.png", "outside its folder"),
+    ],
+)
+def test_numbers_beyond_all_measure_and_names_outside_are_refused(posed, path, value, message):
+    folder, content = posed
+    write_transforms(folder, spoil(content, path, value))
+    with pytest.raises(InputError, match=message) as caught:
+        load_views(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_cameras_of_any_unit_are_taken(posed):
+    folder, content = posed
+    for scale in (1e-6, 1e6):
+        scaled = json.loads(json.dumps(content))
+        for frame in scaled["frames"]:
+            for row in frame["transform_matrix"][:3]:
+                row[3] *= scale
+        write_transforms(folder, scaled)
+        assert len(load_views(folder)) == len(content["frames"])
+
+
+_BOMBS = {
+    "an endless memo": b"\x80\x04]r\xff\xff\xff\x7f.",
+    "lists of lists of the same": b"\x80\x04]q\x00(" + b"K\x01" * 100 + b"e" + b"".join(
+        b"]q%c(" % (i + 1) + b"h%c" % i * 100 + b"e" for i in range(6)
+    ) + b".",
+    "copies of a long text": b"\x80\x02X\x00\x00\x10\x00" + b"a" * 0x100000 + b"q\x00" + b"X\x06\x00\x00\x00latin1q\x01"
+    b"c_codecs\nencode\nq\x02]q\x03(" + b"h\x02h\x00h\x01\x86R" * 200 + b"e.",
+    "many empty lists": b"\x80\x04](" + b"]" * 3_000_000 + b"e.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", _BOMBS.values(), ids=_BOMBS.keys())
+def test_a_pickle_that_grows_is_refused_in_little_memory(tmp_path, content):
+    Image.new("RGBA", (32, 32)).save(tmp_path / "000.png")
+    (tmp_path / "meta.pkl").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"meta\.pkl"):
+            load_views(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 400 << 20
+    finally:
+        tracemalloc.stop()

@@ -93,7 +93,7 @@ def finite(value: object, where: str, low: float = -math.inf, high: float = math
         InputError: not a number, NaN, infinite, or out of range.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(f"{where} is not a number; correct it")
+        raise InputError(f"{where} is not a finite number; correct it")
     try:
         number = float(value)
     except OverflowError:

@@ -9,10 +9,9 @@ from pathlib import Path
 from meshwright.capture.camera_files.instantmesh import read_npz_poses
 from meshwright.capture.camera_files.mindone import read_pickled_poses
 from meshwright.capture.camera_files.numbers_pickle import unpickle_numbers
-from meshwright.capture.camera_files.posed_files import MAX_CAMERA_FILE_BYTES, DepthFile, PosedFiles
+from meshwright.capture.camera_files.posed_files import DepthFile, PosedFiles, check_cameras
 from meshwright.capture.camera_files.training_layout import read_training_cameras, read_training_layout
 from meshwright.capture.camera_files.transforms import read_transforms
-from meshwright.errors import InputError
 
 __all__ = [
     "DepthFile",
@@ -42,9 +41,11 @@ def read_camera_file(path: Path, fov_deg: float | None = None) -> PosedFiles:
     Raises:
         InputError: unreadable, or a camera, picture or number in it cannot be used.
     """
-    if path.stat().st_size > MAX_CAMERA_FILE_BYTES:
-        raise InputError(f"{path}: larger than {MAX_CAMERA_FILE_BYTES >> 20} MiB; this is no camera file")
-    if path.suffix == ".json":
-        return read_transforms(path)
-    poses = read_npz_poses(path) if path.suffix == ".npz" else read_pickled_poses(path)
-    return read_training_layout(path, poses, _TRAINING_FOV_DEG if fov_deg is None else fov_deg)
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        files = read_transforms(path)
+    else:
+        poses = read_npz_poses(path) if suffix == ".npz" else read_pickled_poses(path)
+        files = read_training_layout(path, poses, _TRAINING_FOV_DEG if fov_deg is None else fov_deg)
+    check_cameras(files.cameras, path)
+    return files

@@ -21,7 +21,7 @@ def read_pickled_poses(path: Path) -> Float[ndarray, "views rows 4"]:
         else:
             poses = content
         return pose_table(without_stand_ins(poses), path)
-    except InputError:
-        raise
+    except InputError as error:
+        raise error if str(error).startswith(str(path)) else InputError(f"{path}: {error}") from None
     except Exception as error:  # a hostile pickle can raise anything
         raise InputError(f"{path}: holds no camera poses that can be read; write it again") from error

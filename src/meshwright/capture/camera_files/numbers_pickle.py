@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from meshwright.capture.camera_files.posed_files import MAX_CAMERA_FILE_BYTES
 from meshwright.errors import InputError
 from meshwright.untrusted import read_untrusted
 
+_MOST_OPERATIONS = 400_000
+_MOST_PARTS = 4_000_000  # numbers and lists
+
 
 def unpickle_numbers(path: Path) -> Any:
     """A pickle of numbers, strings, containers and arrays of numbers; nothing in it is run.
@@ -19,11 +23,34 @@ def unpickle_numbers(path: Path) -> Any:
         InputError: it holds anything else.
     """
     try:
-        return _NumbersOnly(io.BytesIO(read_untrusted(path, MAX_CAMERA_FILE_BYTES, "a pickle of numbers"))).load()
+        data = read_untrusted(path, MAX_CAMERA_FILE_BYTES, "a pickle of numbers")
+        _check_program(data)
+        return _NumbersOnly(io.BytesIO(data)).load()
     except InputError as error:
         raise error if str(error).startswith(str(path)) else InputError(f"{path}: {error}") from None
     except Exception as error:  # a hostile pickle can raise anything
         raise InputError(f"{path}: is no pickle of numbers ({type(error).__name__}); write it again") from None
+
+
+def _check_program(data: bytes) -> None:
+    """A pickle is a program. This one may not be long, nor ask for a memo that is larger than itself."""
+    for count, (operation, value, _) in enumerate(pickletools.genops(data)):
+        if count > _MOST_OPERATIONS:
+            raise InputError("holds too much for a table of numbers; write it again")
+        if operation.name.endswith("PUT") and int(value or 0) > count:
+            raise InputError("is damaged; write it again")
+
+
+class _Budget:
+    """How much may still be made of a pickle, whose parts can be used again and again."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def spend(self, amount: int) -> None:
+        self._left -= amount
+        if self._left < 0:
+            raise InputError("holds too much for a table of numbers; write it again")
 
 
 class _ArrayStandIn:
@@ -50,6 +77,10 @@ class _TypeStandIn:
 class _NumbersOnly(pickle.Unpickler):
     """An unpickler that knows numbers, containers and numpy arrays of numbers, and refuses every other name."""
 
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self._text = _Budget(MAX_CAMERA_FILE_BYTES)
+
     def find_class(self, module: str, name: str) -> Any:
         if module in ("numpy.core.multiarray", "numpy._core.multiarray"):
             if name == "_reconstruct":
@@ -63,8 +94,12 @@ class _NumbersOnly(pickle.Unpickler):
         if (module, name) == ("numpy", "dtype"):
             return lambda code, *_: _TypeStandIn(code)
         if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes bytes
-            return lambda text, _: text.encode("latin1")
+            return self._encode
         raise InputError(f"wants to run {module}.{name}, which cameras do not need; do not trust this file")
+
+    def _encode(self, text: str, _: object) -> bytes:
+        self._text.spend(len(text))
+        return text.encode("latin1")
 
 
 def _pickled_buffer(data: Any, dtype: _TypeStandIn, shape: tuple[int, ...], order: str) -> _ArrayStandIn:
@@ -73,7 +108,15 @@ def _pickled_buffer(data: Any, dtype: _TypeStandIn, shape: tuple[int, ...], orde
     return array
 
 
-def without_stand_ins(value: Any) -> Any:
+def without_stand_ins(value: Any, budget: _Budget | None = None) -> Any:
+    """Lists and arrays of what was unpickled.
+
+    Raises:
+        InputError: lists that hold the same lists many times become too large.
+    """
+    budget = _Budget(_MOST_PARTS) if budget is None else budget
     if isinstance(value, _ArrayStandIn):
+        budget.spend(value.values.size)
         return value.values
-    return [without_stand_ins(item) for item in value] if isinstance(value, (list, tuple)) else value
+    budget.spend(1)
+    return [without_stand_ins(item, budget) for item in value] if isinstance(value, (list, tuple)) else value

@@ -40,7 +40,11 @@ def read_training_cameras(path: Path) -> tuple[Float[ndarray, "views 4 4"], Floa
 
 
 def read_training_layout(path: Path, poses: Float[ndarray, "views rows 4"], fov_deg: float) -> PosedFiles:
-    pictures = sorted(file for file in path.parent.iterdir() if file.suffix == ".png" and file.stem.isdigit())
+    pictures = sorted(
+        file
+        for file in path.parent.iterdir()
+        if file.suffix == ".png" and file.stem.isascii() and file.stem.isdecimal()
+    )
     if not pictures:
         raise InputError(f"{path.parent}: holds no pictures named 000.png, 001.png ...; add them")
     numbers = [int(picture.stem) for picture in pictures]

@@ -1,6 +1,5 @@
 """transforms.json of NeRF in its dialects: Blender, instant-ngp, nerfstudio."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,25 +10,31 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from meshwright.cameras import Cameras, focal_from_fov
-from meshwright.capture.camera_files.posed_files import DepthFile, PosedFiles, rigid
+from meshwright.capture.camera_files.posed_files import MAX_CAMERAS, DepthFile, PosedFiles, rigid
 from meshwright.errors import InputError
 from meshwright.images import PICTURE_SUFFIXES, image_size
+from meshwright.untrusted import MIB, finite, neighbour, parse_json, read_untrusted
 
+_MAX_BYTES = 16 * MIB  # objects made of JSON are many times larger
+_LARGEST_PICTURE_PX = 1e6
+_DEPTH_UNIT = (1e-9, 1e6)  # world units a step
 _DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 
 
 def read_transforms(path: Path) -> PosedFiles:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError, OSError) as error:
-        raise InputError(f"{path}: is not valid JSON ({error}); write it again") from None
+    content = parse_json(read_untrusted(path, _MAX_BYTES, "a camera file"), path)
     frames = content.get("frames") if isinstance(content, dict) else None
     if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
         raise InputError(f"{path}: holds no list of frames; it must be a NeRF transforms.json")
-    model = str(content.get("camera_model", "OPENCV")).upper()
+    if len(frames) > MAX_CAMERAS:
+        raise InputError(f"{path}: holds more than {MAX_CAMERAS} frames; leave some out")
+    model = str(content.get("camera_model", "OPENCV"))[:40].upper()
+    if content.get("is_fisheye") or any(frame.get("is_fisheye") for frame in frames):
+        model = "FISHEYE"
     if "FISHEYE" in model or "EQUIRECT" in model:
         raise InputError(f"{path}: camera model {model} is not a pinhole; undistort the pictures first")
-    unit = _number(content, "depth_unit_scale_factor", path) or 1e-3
+    stated_unit = content.get("depth_unit_scale_factor")
+    unit = 1e-3 if stated_unit is None else finite(stated_unit, f"{path}: depth_unit_scale_factor", *_DEPTH_UNIT)
     pictures, poses, intrinsics, masks, depths = [], [], [], [], []
     for number, frame in enumerate(frames):
         where = f"{path}: frame {number}"
@@ -51,15 +56,13 @@ def _number(owner: dict[str, Any], name: str, where: object) -> float | None:
     value = owner.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InputError(f"{where}: {name} is not a finite number; correct it")
-    return float(value)
+    return finite(value, f"{where}: {name}")
 
 
 def _picture_path(folder: Path, name: object, where: str) -> Path:
     if not isinstance(name, str) or not name or "\0" in name:
         raise InputError(f"{where}: has no file_path; add it")
-    path = folder / name
+    path = neighbour(folder, name, f"{where}: its picture")
     if path.is_file():
         return path
     if path.suffix.lower() not in PICTURE_SUFFIXES:  # Blender's dialect leaves the suffix out
@@ -73,9 +76,10 @@ def _companion(folder: Path, frame: dict[str, Any], key: str, where: str) -> Pat
     name = frame.get(key)
     if name is None:
         return None
-    if not isinstance(name, str) or not (folder / name).is_file():
-        raise InputError(f"{where}: there is no file {name!r} for {key}; correct it or leave {key} out")
-    return folder / name
+    path = neighbour(folder, name, f"{where}: {key}")
+    if not path.is_file():
+        raise InputError(f"{where}: there is no file {path} for {key}; correct it or leave {key} out")
+    return path
 
 
 def _pose(matrix: object, where: str) -> Float[ndarray, "4 4"]:
@@ -95,7 +99,10 @@ def _intrinsics(content: dict[str, Any], frame: dict[str, Any], picture: Path, w
     width_px, height_px = _number(merged, "w", where), _number(merged, "h", where)
     width_px = real_width_px if width_px is None else width_px
     height_px = real_height_px if height_px is None else height_px
-    if min(width_px, height_px) <= 0 or abs(width_px * real_height_px / (height_px * real_width_px) - 1) > 0.01:
+    if (
+        not (min(width_px, height_px) >= 1 and max(width_px, height_px) <= _LARGEST_PICTURE_PX)
+        or abs(width_px * real_height_px / (height_px * real_width_px) - 1) > 0.01
+    ):
         raise InputError(
             f"{where}: says {width_px:g}x{height_px:g} but {picture.name} is {real_width_px}x{real_height_px};"
             " correct w and h"
