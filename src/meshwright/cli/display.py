@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from meshwright.cli.flags import in_flags
+from meshwright.untrusted import printable
 
 if TYPE_CHECKING:  # torch takes seconds to import: --help and usage errors should not wait for it
     from meshwright.evaluate import Scored, Stage
@@ -30,13 +31,18 @@ class Bars:
     def __call__(self, stage: str, fraction: float, detail: str = "") -> None:
         if stage not in self._tasks:
             self._tasks[stage] = self._display.add_task(stage, total=1.0, detail="")
-        self._display.update(self._tasks[stage], completed=fraction, detail=detail)
+        self._display.update(self._tasks[stage], completed=fraction, detail=printable(detail))
 
 
 @contextlib.contextmanager
 def progress_bars() -> Iterator[Bars]:
     """Bars on stderr that vanish at the end."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[detail]}"))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+    )
     with Progress(*columns, console=console, transient=True) as display:
         yield Bars(display)
 
@@ -44,9 +50,9 @@ def progress_bars() -> Iterator[Bars]:
 def print_views(path: Path, views: "Views") -> None:
     """What an input was recognised as, and where each of its cameras is."""
     out = Console()
-    out.print(f"{path}: {len(views)} views, rig {views.rig}", highlight=False)
+    out.print(f"{printable(path)}: {len(views)} views, rig {views.rig}", markup=False, highlight=False)
     for assumption in views.assumptions:
-        out.print(f"  assumed: {in_flags(assumption)}", markup=False, highlight=False)
+        out.print(f"  assumed: {printable(in_flags(assumption))}", markup=False, highlight=False)
     table = Table("view", "size", "azimuth", "elevation", "distance", "fov", "covered")
     for i, name in enumerate(views.names):
         height, width = (int(side) for side in views.sizes_px[i])
@@ -54,7 +60,7 @@ def print_views(path: Path, views: "Views") -> None:
         fov_deg = 2 * math.degrees(math.atan(0.5 / float(views.cameras.intrinsics[i, 1])))
         coverage = float(views.alpha[i, 0, :height, :width].mean())
         table.add_row(
-            escape(name),
+            escape(printable(name)),
             f"{width} x {height}",
             f"{math.degrees(math.atan2(y, x)) % 360:.1f}°",
             f"{math.degrees(math.atan2(z, math.hypot(x, y))):.1f}°",
@@ -68,8 +74,10 @@ def print_views(path: Path, views: "Views") -> None:
 def print_result(out: Path, before: "Scored", result: "Scored", stages: "Sequence[Stage]") -> None:
     """Assumptions on stderr; the mesh before and after, and the time of each stage, on stdout."""
     for assumption in before.views.assumptions:
-        console.print(f"assumed: {in_flags(assumption)}", style="yellow", markup=False, highlight=False)
-    table = Table("", "start", "result", title=escape(str(out)))
+        console.print(f"assumed: {printable(in_flags(assumption))}", style="yellow", markup=False, highlight=False)
+    for warning in result.warnings():
+        console.print(f"warning: {warning}", style="bold yellow", markup=False, highlight=False, soft_wrap=True)
+    table = Table("", "start", "result", title=escape(printable(out)))
     both = (before, result)
     table.add_row("triangles", *(f"{len(scored.mesh.faces):,}" for scored in both))
     table.add_row("watertight", *("yes" if scored.mesh.is_watertight() else "no" for scored in both))

@@ -36,6 +36,7 @@ def write_report(
             "assumptions": list(views.assumptions),
             "rejected_silhouettes": [views.names[i] for i in rejected_views],
         },
+        "warnings": result.warnings(),
         "versions": versions(),
         "stages": [asdict(stage) for stage in stages],
         "start": start.summary(),

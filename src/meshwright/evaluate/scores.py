@@ -13,6 +13,7 @@ from meshwright.raster import render
 from meshwright.views import Views
 
 _TILE_PX = 256  # side of a square of the preview
+_DOUBTFUL_IOU = 0.5  # below this a mesh does not show what the pictures show
 VIEWS_AT_ONCE = 8  # that are rendered together
 
 
@@ -58,6 +59,15 @@ class Scored:
     @property
     def silhouette_iou(self) -> float:
         return float(np.mean([score.silhouette_iou for score in self.scores]))
+
+    def warnings(self) -> list[str]:
+        """What speaks against the result as a whole, and why it may be, in sentences."""
+        if self.silhouette_iou >= _DOUBTFUL_IOU:
+            return []
+        return [
+            f"the mesh does not show what the pictures show (mean silhouette IoU {self.silhouette_iou:.2f}); probably"
+            " wrong: focal length, positions or order of the cameras, direction of rotation, or masks"
+        ]
 
     def summary(self) -> dict[str, object]:
         return {
