@@ -648,7 +648,7 @@ def corpus() -> list[Case]:
         "http:x.mp4",
         "concat:a|b.mp4",
         "data:x.mp4",
-        "[/a].mp4",
+        "[bold]a.mp4",
         "\x1b[2J.mp4",
         "é\udcff.mp4",
     ):
