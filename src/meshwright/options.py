@@ -64,6 +64,7 @@ class ViewOptions:
         _require_between("elevation_deg", self.elevation_deg, -90, 90)
         _require_between("fov_deg", self.fov_deg, 0.5, 170)
         _require_positive("radius", self.radius)
+        _require_between("radius", self.radius, 1e-4, 1e6)
         _require_between("max_size_px", self.max_size_px, 16, 8192)
         _require_between("max_views", self.max_views, 1, 20_000)
 

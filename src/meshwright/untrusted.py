@@ -31,6 +31,8 @@ def open_untrusted(path: str | os.PathLike[str], max_bytes: int, what: str = "a 
         handle = os.open(path, flags)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; check the path") from None
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({_reason(error)}); check the path") from None
     file = os.fdopen(handle, "rb")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from meshwright.errors import InputError
 from meshwright.model import PRESETS, ModelConfig
+from meshwright.untrusted import MIB, open_untrusted
 from meshwright.weights.mindspore import is_mindspore, read_mindspore, torch_name
 from meshwright.weights.torch_pickle import is_torch, read_torch
 
@@ -23,6 +24,7 @@ from meshwright.weights.torch_pickle import is_torch, read_torch
 # metadata ``format`` = ``meshwright``, ``version``, ``config`` (``ModelConfig.to_json``) and ``dtype``.
 FORMAT, VERSION = "meshwright", "1"
 PUBLISHED_PREFIX = "lrm_generator."
+_LARGEST_FILE = 64 * 1024 * MIB
 _LARGEST_HEADER = 4 << 20  # bytes, of a safetensors file; that of the largest published model has 0.06 MB
 _MOST_NAMES = 5  # of each sort in an error
 
@@ -74,11 +76,8 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a file whose first bytes say what it is."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(9)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from None
+    with open_untrusted(path, _LARGEST_FILE, "a weights file") as file:
+        head = file.read(9)
     if head[8:] == b"{" and int.from_bytes(head[:8], "little") <= _LARGEST_HEADER:
         return _read_safetensors(path)
     if is_torch(head):
