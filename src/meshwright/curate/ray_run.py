@@ -27,7 +27,7 @@ def run_on_ray(jobs: list[Job], address: str, limits: Limits) -> Iterator[tuple[
     except ImportError:
         raise InputError("`ray`: is not installed; pip install 'meshwright[ray]'") from None
     try:
-        ray.init(address=None if address == "local" else address, log_to_driver=False, include_dashboard=False)
+        ray.init(address=address, log_to_driver=False, include_dashboard=False)
     except Exception as error:  # Ray has no name for "did not start in time"
         raise InputError(f"`ray={address}`: there is no cluster ({' '.join(str(error).split())[:200]})") from None
     try:
