@@ -110,7 +110,7 @@ def _ray_distances_to_hull(
 ) -> Float[Tensor, " rays"]:
     """How far, in world units, rays through random points inside the silhouettes pass by the hull."""
     view, uv = _random_points_inside(outlines_px, generator)
-    origins, directions = _rays(cameras, view, uv)
+    origins, directions = cameras.positions[view], cameras[view].unproject(uv[:, None])[:, 0]
     depth_z = radius + torch.linspace(-1.05, 1.05, _SAMPLES_PER_RAY)
 
     def outside(points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
@@ -138,16 +138,6 @@ def _random_points_inside(
     index = torch.multinomial(rim.flatten(1).float(), _RAYS_PER_VIEW, replacement=True, generator=generator)
     uv = torch.stack([(index % width_px + 0.5) / width_px, (index // width_px + 0.5) / height_px], dim=2)
     return torch.arange(len(rim)).repeat_interleave(_RAYS_PER_VIEW), uv.flatten(0, 1)
-
-
-def _rays(
-    cameras: Cameras, view: Int[Tensor, " rays"], uv: Float[Tensor, "rays 2"]
-) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays 3"]]:
-    """Origins, and directions of unit ``depth_z``, of the rays through points ``uv`` of the pictures ``view``."""
-    fx, fy, cx, cy = cameras.intrinsics[view].unbind(1)
-    d_camera = torch.stack([(uv[:, 0] - cx) / fx, (cy - uv[:, 1]) / fy, -torch.ones(len(uv))], dim=1)
-    T_world_camera = cameras.T_world_camera[view]
-    return T_world_camera[:, :3, 3], (T_world_camera[:, :3, :3] @ d_camera[..., None])[..., 0]
 
 
 def _spread_over(offsets_deg: Float[Tensor, "some 2"], count: int) -> Float[Tensor, "views 2"]:

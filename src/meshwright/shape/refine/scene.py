@@ -9,10 +9,11 @@ from torch.nn.functional import normalize
 
 from meshwright.cameras import Cameras
 from meshwright.mesh import Mesh
-from meshwright.raster import Fragments, antialias, edge_partners, interpolate, rasterize
+from meshwright.raster import Fragments, antialias, depth_tolerance, edge_partners, interpolate, rasterize
 from meshwright.shape.refine.pyramid import Pictures, project_each, sample_views
 
 _GRAZING_COS = 0.15  # surface seen at a flatter angle than this (81 degrees) shows nothing
+_USABLE = 0.99  # share of usable pixels among the four that a colour is interpolated from: nearly all
 _DEPTH_SLACK_PX = 3.0  # depth differences up to so many pixel sides are the surface itself
 
 
@@ -98,10 +99,9 @@ def compare_views(
         positions = cameras.positions
         cos = (normalize(positions[other] - points, dim=1) * normals).sum(1).clamp(min=0)
         cos_own = (normalize(positions[view] - points, dim=1) * normals).sum(1).clamp(min=0)
-        pixel = z / (cameras.intrinsics[other, 1] * depth_z.shape[1])
-        slope = (1 - cos * cos).clamp(min=0).sqrt() / cos.clamp(min=_GRAZING_COS)
-        visible = (z > 0) & (seen[:, 3] > 0.99) & (cos > _GRAZING_COS)
-        visible &= (z - seen[:, 4]).abs() < _DEPTH_SLACK_PX * pixel * (1 + slope)
+        tolerance = depth_tolerance(z, cos, cameras.intrinsics[other, 1] * depth_z.shape[1])
+        visible = (z > 0) & (seen[:, 3] > _USABLE) & (cos > _GRAZING_COS)
+        visible &= (z - seen[:, 4]).abs() < _DEPTH_SLACK_PX * tolerance
         weight = torch.where(visible, cos * cos_own, 0)
     return Comparison(view, other, (seen[:, :3] - colors).square().sum(1), weight, seen[:, :3])
 
