@@ -104,6 +104,7 @@ def run_isolated(
     Raises:
         InputError: the system does not play along, whatever the task: a full disk, say.
     """
+    _wait_for_server()
     waiting = [(number, 1) for number in range(len(tasks))][::-1]
     running: dict[Isolated, tuple[int, int]] = {}
     try:
@@ -134,6 +135,13 @@ def _context() -> multiprocessing.context.BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["meshwright.curate.warm"])
     return context
+
+
+def _wait_for_server() -> None:
+    """Until processes can be forked at once: no task's time is spent on libraries that are still being loaded."""
+    process = _context().Process(target=int)  # type: ignore[attr-defined]
+    process.start()
+    process.join()
 
 
 def _received(connection: Connection) -> Outcome | None:
