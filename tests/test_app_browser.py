@@ -184,15 +184,13 @@ def test_cancel_and_a_server_that_dies_in_the_middle(page: Any, served: Served) 
     page.get_by_text("You cancelled this job").wait_for()
 
 
-def test_it_fits_a_phone(browser: Any, served: Served) -> None:
+def test_it_fits_a_phone(browser: Any, served: Served, tmp_path: Path) -> None:
     context = browser.new_context(viewport={"width": 360, "height": 740}, is_mobile=True, has_touch=True)
     page = context.new_page()
     page.goto(served.url)
     page.get_by_role("button", name="Choose files").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    job = page.locator(".card a").first
-    job.wait_for()
-    job.click()
-    page.locator(".side h1").wait_for()
+    page.set_input_files("input[type=file] >> nth=0", few_pictures(tmp_path))
+    page.get_by_role("button", name="Make the mesh").wait_for(timeout=PATIENCE_MS)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     context.close()

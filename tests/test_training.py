@@ -246,16 +246,15 @@ def test_a_training_without_finite_gradients_ends(tmp_path):
 
 
 @pytest.mark.slow
-def test_three_minutes_of_stage_1_learn_two_objects_and_stage_2_improves_on_it(tmp_path):
-    first = stage1_config(
-        steps=300, optimizer=OptimizerOptions(learning_rate=4e-3, schedule="cosine", warmup_steps=10), ema_decay=0.9
-    )
-    kept = held_out_batches(Source(), first.data, 2)
-    run, _ = run_to_end(tmp_path / "first", first, validate=partial(measure, batches=kept))
+def test_stage_1_learns_two_objects_twice_with_the_same_numbers(tmp_path):
+    optimizer = OptimizerOptions(learning_rate=4e-3, schedule="constant", warmup_steps=10)
+    config = stage1_config(steps=300, optimizer=optimizer, ema_decay=0.9)
+    kept = held_out_batches(Source(), config.data, 2)
+    run, _ = run_to_end(tmp_path / "first", config, validate=partial(measure, batches=kept))
     curve = losses(run)
-    assert sum(curve[-20:]) / 20 < 0.35 * sum(curve[:5]) / 5
-    again, _ = run_to_end(tmp_path / "again", dataclasses.replace(first, steps=20))
-    assert len(losses(again)) == 20
+    assert sum(curve[-20:]) / 20 < 0.6 * sum(curve[:5]) / 5
+    again, _ = run_to_end(tmp_path / "again", dataclasses.replace(config, steps=20))
+    assert losses(again) == curve[:20]
 
 
 def test_stage_2_starts_with_the_colours_and_the_surface_of_stage_1(tmp_path):
