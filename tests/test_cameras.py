@@ -1,5 +1,6 @@
 """Cameras against the published rig's numbers, and against their own laws."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,14 @@ def test_a_crop_sees_what_the_picture_sees_there(left, top, width, height, view)
 @pytest.mark.parametrize("number", [np.float32, np.float64, np.int64])
 def test_an_orbit_takes_numpys_numbers(number):
     torch.testing.assert_close(Cameras.orbit(5, number(20)).T_world_camera, Cameras.orbit(5, 20.0).T_world_camera)
+
+
+def test_a_wide_picture_has_square_pixels():
+    """The vertical field of view stays; the picture's right edge is ``aspect`` times as far out as its top."""
+    cameras = Cameras.look_at(torch.tensor([[4.0, 0.0, 0.0]]), fov_deg=40.0, aspect=2.5)
+    top, right = (
+        cameras.unproject(torch.tensor([[[0.5, 0.0], [1.0, 0.5]]]))[0]
+        - cameras.unproject(torch.tensor([[[0.5, 0.5]]]))[0]
+    )
+    assert float(top.norm()) == pytest.approx(math.tan(math.radians(20.0)), rel=1e-5)
+    assert float(right.norm()) == pytest.approx(2.5 * float(top.norm()), rel=1e-5)
