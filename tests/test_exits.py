@@ -83,6 +83,19 @@ def test_signals_end_in_their_own_exit_codes_and_one_line(run, capfd, number, co
     assert signal.getsignal(getattr(signal, number)) is before
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_library_that_takes_the_signal_for_a_fault_of_its_own_changes_nothing(run, capfd):
+    def wait():
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        try:
+            time.sleep(20)
+        except BaseException as error:
+            raise TypeError("unsupported operand") from error
+
+    assert run(wait) == 143
+    assert capfd.readouterr().err == "interrupted; nothing was written\n"
+
+
 def test_an_ascii_terminal_shows_everything(run, monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))

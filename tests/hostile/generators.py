@@ -437,7 +437,9 @@ def _random_case(rng: random.Random, number: int) -> Case:
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)  # names may hold a slash
+    if path.is_dir() and not path.is_symlink():
+        return  # the folder of that name is hostile enough
+    path.unlink(missing_ok=True)  # a pipe or link of that name would be written through
     path.write_bytes(content)
 
 

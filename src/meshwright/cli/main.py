@@ -62,17 +62,23 @@ def _run(signals: Iterable[signal.Signals]) -> int:
         _say(f"error: {in_flags(str(error))}", "bold red")
         return 2
     except KeyboardInterrupt:
-        _say("interrupted; nothing was written", "yellow")
-        return 128 + (received[0] if received else signal.SIGINT)
+        return _interrupted(received)
     except MemoryError:
         _say("error: not enough memory; make the pictures smaller (--max-size) or --resolution lower", "bold red")
         return 2
     except SystemExit as end:  # of --help
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 2
     except Exception:
+        if received:  # a library took the interruption for something else: trimesh does, while it is imported
+            return _interrupted(received)
         _say(f"error: a fault of meshwright; please report it at {_ISSUES} with the file {_log()}", "bold red")
         return 1
     return 0
+
+
+def _interrupted(received: list[int]) -> int:
+    _say("interrupted; nothing was written", "yellow")
+    return 128 + (received[0] if received else signal.SIGINT)
 
 
 def _end_signals() -> list[signal.Signals]:
