@@ -1,8 +1,14 @@
 """Every test run executes the shape annotations of the package (jaxtyping + beartype)."""
 
 import os
+import signal
 
 from jaxtyping import install_import_hook
+
+# Tests send signals to themselves and to children, which nohup and background shells have them ignore.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Workers of pytest-xdist share the cores between them, before torch is loaded; what the user set stays.
 _cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

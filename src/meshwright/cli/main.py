@@ -24,7 +24,7 @@ _ISSUES = "https://github.com/meshwright/meshwright/issues"
 
 
 def main() -> None:
-    """Run the command that ``sys.argv`` names."""
+    """Run the command that ``sys.argv`` names; returns if all went well, else exits with one of the codes above."""
     streams = sys.stdout, sys.stderr
     handlers = {number: signal.getsignal(number) for number in _end_signals()}
     shown, said = _Tolerant(streams[0]), _Tolerant(streams[1])
@@ -39,7 +39,8 @@ def main() -> None:
         sys.stdout, sys.stderr = streams
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    sys.exit(code)
+    if code:
+        sys.exit(code)
 
 
 def _run(signals: Iterable[signal.Signals]) -> int:
