@@ -66,7 +66,7 @@ TESTS = {
     "shape/refine/fit.py": ["test_refine.py"],
     "shape/refine/terms.py": ["test_refine_terms.py", "test_refine.py"],
     "shape/refine/validation.py": ["test_refine.py"],
-    "shape/refine/view_weights.py": ["test_refine.py"],
+    "shape/refine/view_weights.py": ["test_refine_terms.py", "test_refine.py"],
     "shape/remesh.py": ["test_refine.py"],
     "weights/check.py": ["test_weights.py"],
     "weights/hub.py": ["test_weights.py"],
