@@ -25,7 +25,7 @@ def carve(views: Views, hull: VisualHull, progress: Progress = silent) -> Visual
     """The hull without what the pictures look through: gaps between parts, hollows, what lies between limbs.
 
     Works on the CPU, on the hull's own grid; about 96 cells along the longest side are enough for pictures of 160 px.
-    The field returned is roughly a distance near its surface only. Two views at least; with fewer it is the hull.
+    The field returned is roughly a distance near its surface only. With fewer than three views it is the hull.
     """
     kept = [i for i in range(len(views)) if i not in hull.rejected_views]
     if len(kept) < 3:
