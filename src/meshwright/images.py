@@ -65,25 +65,44 @@ class Frames:
     count: int
 
 
-def read_image(path: str | os.PathLike[str], max_size_px: int | None = None) -> Picture:
-    """Decode one picture file, turned upright by its EXIF tag, with at most ``max_size_px`` on the longer side.
+def read_image(path: str | os.PathLike[str], max_size_px: int | None = None, upright: bool = True) -> Picture:
+    """Decode one picture file, with at most ``max_size_px`` on the longer side.
+
+    It is turned upright by its EXIF tag, or left as it is stored.
 
     Raises:
         InputError: missing, not a picture, damaged, or more than 64 million pixels (which are never decoded).
     """
     with _opened(Path(path)) as image:
-        return _to_picture(ImageOps.exif_transpose(image), max_size_px)
+        return _to_picture(ImageOps.exif_transpose(image) if upright else image, max_size_px)
 
 
-def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(height, width) in pixels of a picture file, turned upright by its EXIF tag, from its header alone.
+def image_size(path: str | os.PathLike[str], upright: bool = True) -> tuple[int, int]:
+    """(height, width) in pixels of a picture file, turned upright by its EXIF tag or not, from its header alone.
 
     Raises:
         InputError: as ``read_image``.
     """
     with _opened(Path(path)) as image:
-        sideways = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        sideways = upright and _orientation(image) >= 5
         return (image.width, image.height) if sideways else (image.height, image.width)
+
+
+def quarter_turns(path: str | os.PathLike[str]) -> int:
+    """Quarter turns to the left by which the EXIF tag makes a picture upright; 0 where it also mirrors it.
+
+    Raises:
+        InputError: as ``read_image``.
+    """
+    with _opened(Path(path)) as image:
+        return {3: 2, 6: 3, 8: 1}.get(_orientation(image), 0)
+
+
+def shrink_picture(picture: Picture, max_size_px: int) -> Picture:
+    """With at most ``max_size_px`` on the longer side, as ``read_image`` shrinks."""
+    if max(picture.shape[1:]) <= max_size_px:
+        return picture
+    return _to_picture(Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()), max_size_px)
 
 
 def is_animation(path: str | os.PathLike[str]) -> bool:
@@ -241,6 +260,11 @@ def _decoded(file: BinaryIO | io.BytesIO, name: str) -> Iterator[Image.Image]:
         raise InputError(f"{name}: is not a picture that can be read; convert it to PNG or JPEG") from None
     except Exception as error:  # Pillow's decoders raise whatever their parsers hit
         raise InputError(f"{name}: the picture is damaged; replace it") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return value if isinstance(value, int) else 1
 
 
 def _check_animation(path: Path, image: Image.Image) -> None:

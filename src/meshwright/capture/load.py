@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from meshwright.cameras import Cameras
-from meshwright.capture.camera_files import DepthFile, find_camera_file, read_camera_file
+from meshwright.capture.camera_files import PosedPicture, find_camera_file, read_camera_file
 from meshwright.capture.foreground import cut_from_background, cut_with_rembg
 from meshwright.capture.orbit import estimate_orbit
 from meshwright.capture.path import estimate_path
@@ -24,7 +24,6 @@ from meshwright.images import (
     Picture,
     image_size,
     is_animation,
-    read_depth,
     read_frames,
     read_image,
     resize,
@@ -34,6 +33,7 @@ from meshwright.progress import Progress, silent
 from meshwright.views import Views
 
 _MIN_SIZE_PX = 16
+_FAR = 1e3  # distances from the origin, in those between cameras: float32 keeps 1e-4 of these
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class _PosedPictures:
     rig: str
     assumptions: tuple[str, ...]
     masks: Sequence[Path | None] | None = None
-    depths: Sequence[DepthFile | None] | None = None
+    sources: Sequence[PosedPicture] | None = None  # to which masks and depths are made like the pictures
 
 
 def load_views(
@@ -57,7 +57,8 @@ def load_views(
     ``path`` is one of
       - a film or animation of one turn around the object (rig ``sv3d`` or ``orbit``);
       - a Zero123++ sheet of 3 x 2 or 2 x 3 pictures (rig ``zero123plus`` or ``zero123plus-v1.1``);
-      - a transforms.json, or a folder that holds one, or cameras.npz or meta.pkl (rig ``posed``);
+      - a capture with cameras (rig ``posed``): a workspace of COLMAP, a transforms.json or a folder that holds one,
+        cameras.npz or meta.pkl; distorted pictures are undistorted;
       - a folder of pictures, in the natural order of their names, for any of the first four rigs.
 
     Of an orbit, what ``options`` leave open is estimated from the pictures: direction and elevation by
@@ -99,7 +100,10 @@ def _camera_file(path: Path, rig: str) -> Path | None:
         return path
     found = find_camera_file(path) if path.is_dir() else None
     if found is None and rig == "posed":
-        raise InputError(f"{path}: holds no transforms.json, cameras.npz or meta.pkl; add one or choose another `rig`")
+        raise InputError(
+            f"{path}: holds no cameras (COLMAP's sparse/0, transforms.json, cameras.npz or meta.pkl); add them or"
+            " choose another `rig`"
+        )
     return found
 
 
@@ -111,21 +115,28 @@ def _read_posed(camera_file: Path, options: ViewOptions) -> _PosedPictures:
     what = f"{camera_file}, which holds the cameras"
     require_no_orbit(what, options)
     require_unset(what, radius=options.radius)
-    if camera_file.suffix == ".json":
+    if camera_file.suffix not in (".npz", ".pkl"):
         require_unset(what, fov_deg=options.fov_deg)
     files = read_camera_file(camera_file, options.fov_deg)
     chosen = _evenly(len(files.pictures), options.max_views)
-    pictures = [read_image(files.pictures[i], options.max_size_px) for i in chosen]
-    names = _unique_names(files.pictures)
+    sources = [files.pictures[i] for i in chosen]
+    names = _unique_names([source.path for source in files.pictures])
     return _PosedPictures(
-        pictures,
+        [source.read(options.max_size_px) for source in sources],
         [names[i] for i in chosen],
-        files.cameras[chosen],
+        _in_float32(files.cameras[chosen]),
         "posed",
         files.assumptions + _selection_note(len(chosen), len(files.pictures)),
-        [files.masks[i] for i in chosen] if any(files.masks) else None,
-        [files.depths[i] for i in chosen] if any(files.depths) else None,
+        [source.mask for source in sources] if any(source.mask for source in sources) else None,
+        sources,
     )
+
+
+def _in_float32(cameras: Cameras) -> Cameras:
+    """Unless they stand so far from the origin that float32 would lose where they stand to each other."""
+    positions = cameras.positions
+    spread = float((positions - positions.mean(dim=0)).norm(dim=1).max())
+    return cameras if float(positions.abs().max()) > _FAR * spread > 0 else cameras.to(dtype=torch.float32)
 
 
 def _unique_names(pictures: Sequence[Path]) -> list[str]:
@@ -225,19 +236,21 @@ def _assemble(posed: _PosedPictures, background: str, max_size_px: int, progress
     count = len(posed.pictures)
     images = torch.ones(count, 3, height, width)
     alpha = torch.zeros(count, 1, height, width)
-    depth_z = torch.zeros(count, 1, height, width) if posed.depths is not None else None
+    sources = [None] * count if posed.sources is None else posed.sources
+    any_depth = any(source is not None and source.depth is not None for source in sources)
+    depth_z = torch.zeros(count, 1, height, width) if any_depth else None
     for i, (picture, name) in enumerate(zip(posed.pictures, posed.names, strict=True)):
         progress("views", i / count, name)
         h, w = picture.shape[1:]
         mask = None if posed.masks is None else posed.masks[i]
-        rgb, coverage = _cut_out(picture, name, mask, background, max_size_px)
+        rgb, coverage = _cut_out(picture, name, mask, sources[i], background, max_size_px)
         if coverage.amax() < 0.5:
             raise InputError(f"{name}: shows no object (its alpha is empty everywhere); remove it or mend its alpha")
         images[i, :, :h, :w] = rgb * coverage + (1 - coverage)
         alpha[i, :, :h, :w] = coverage
-        depth_file = None if posed.depths is None else posed.depths[i]
-        if depth_z is not None and depth_file is not None:
-            depth = read_depth(depth_file.path, depth_file.unit)
+        source = sources[i]
+        depth = None if source is None else source.read_depth()
+        if depth_z is not None and depth is not None:
             depth_z[i, :, :h, :w] = torch.nn.functional.interpolate(depth[None], size=(h, w), mode="nearest-exact")[0]
     progress("views", 1.0)
     cameras = posed.cameras.cropped(0.0, 0.0, width / sizes_px[:, 1], height / sizes_px[:, 0])
@@ -245,7 +258,12 @@ def _assemble(posed: _PosedPictures, background: str, max_size_px: int, progress
 
 
 def _cut_out(
-    picture: UInt8[Tensor, "channels height width"], name: str, mask: Path | None, background: str, max_size_px: int
+    picture: UInt8[Tensor, "channels height width"],
+    name: str,
+    mask: Path | None,
+    source: PosedPicture | None,
+    background: str,
+    max_size_px: int,
 ) -> tuple[Float[Tensor, "3 height width"], Float[Tensor, "1 height width"]]:
     """Straight colours and coverage: from the picture's alpha, else its mask, else its background."""
     height, width = picture.shape[1:]
@@ -255,7 +273,7 @@ def _cut_out(
     if len(values) == 4 and values[3].amin() < 1:
         return values[:3], values[3:]
     if mask is not None:
-        return values[:3], _read_mask(mask, height, width, max_size_px)
+        return values[:3], _read_mask(mask, source, height, width, max_size_px)
     cutout = cut_with_rembg(values[:3]) if background == "rembg" else cut_from_background(values[:3])
     if cutout is None:
         raise InputError(
@@ -265,7 +283,15 @@ def _cut_out(
     return cutout.rgb, cutout.alpha
 
 
-def _read_mask(path: Path, height: int, width: int, max_size_px: int) -> Float[Tensor, "1 height width"]:
-    mask = read_image(path, max_size_px).float() / 255
+def _read_mask(
+    path: Path, source: PosedPicture | None, height: int, width: int, max_size_px: int
+) -> Float[Tensor, "1 height width"]:
+    """Coverage out of a mask; that of a posed picture has its camera's distortion, and lies as that is stored."""
+    mask = read_image(
+        path, max_size_px if source is None else 2 * max_size_px, upright=source is None or not source.stored
+    )
+    mask = mask.float() / 255
     coverage = mask[3:] if len(mask) == 4 and mask[3].amin() < 1 else mask[:3].mean(dim=0, keepdim=True)
+    if source is not None:
+        coverage = source.straighten(coverage)
     return resize(coverage[None], height, width)[0]

@@ -1,5 +1,6 @@
 """What a camera file says: pictures, and the cameras that took them; checks that all formats share."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from torch import Tensor
 
 from meshwright.cameras import Cameras
+from meshwright.capture.lens import Lens
+from meshwright.capture.undistort import pinhole_of, undistort, undistort_picture
 from meshwright.errors import InputError
+from meshwright.images import Picture, image_size, quarter_turns, read_depth, read_image, shrink_picture
 
 MAX_CAMERA_FILE_BYTES = 64 * 2**20
 MAX_CAMERAS = 100_000
@@ -29,14 +34,105 @@ class DepthFile:
 
 
 @dataclass(frozen=True, eq=False)
-class PosedFiles:
-    """Picture files with the cameras of their full extent, one each."""
+class PosedPicture:
+    """A picture file with the camera that took it, its mask and its depths.
 
-    pictures: tuple[Path, ...]
-    cameras: Cameras
-    masks: tuple[Path | None, ...]
-    depths: tuple[DepthFile | None, ...]
+    ``T_world_camera`` (OpenGL) and ``lens`` are those of the pixels as they are stored if ``stored``, as photogrammetry
+    has them; else of the picture as its EXIF tag turns it. What is read is upright and without distortion, and so are
+    the cameras of `PosedFiles`.
+    """
+
+    path: Path
+    T_world_camera: Float[ndarray, "4 4"]
+    lens: Lens
+    mask: Path | None = None
+    depth: DepthFile | None = None
+    stored: bool = False
+
+    def turned_by(self) -> int:
+        """Quarter turns to the left that make the picture upright."""
+        return quarter_turns(self.path) if self.stored else 0
+
+    def camera(self) -> tuple[Float[ndarray, "4 4"], tuple[float, float, float, float]]:
+        """T_world_camera (OpenGL) and (fx, fy, cx, cy), normalised, of the pinhole camera whose picture is read."""
+        T, turns = self.T_world_camera.copy(), self.turned_by()
+        fx, fy, cx, cy = pinhole_of(self.lens).intrinsics
+        for _ in range(turns):  # the picture's right becomes its top
+            T = T @ _QUARTER_TURN
+            fx, fy, cx, cy = fy, fx, cy, 1 - cx
+        return T, (fx, fy, cx, cy)
+
+    def read(self, max_size_px: int) -> Picture:
+        """Decode the picture, upright and without distortion, with at most ``max_size_px`` on the longer side.
+
+        Raises:
+            InputError: it is missing or damaged.
+        """
+        if self.lens.is_pinhole:
+            picture = read_image(self.path, max_size_px, upright=not self.stored)
+        else:  # larger first, so that what resampling softens is lost when the picture is made small
+            large = read_image(self.path, 2 * max_size_px, upright=not self.stored)
+            picture = shrink_picture(undistort_picture(large, self.lens), max_size_px)
+        return torch.rot90(picture, self.turned_by(), (1, 2))
+
+    def straighten(self, mask: Float[Tensor, "1 height width"]) -> Float[Tensor, "1 _height _width"]:
+        """A mask of the picture file, made upright and undistorted like it."""
+        return torch.rot90(undistort(mask, self.lens, "bilinear"), self.turned_by(), (1, 2))
+
+    def read_depth(self) -> Float[Tensor, "1 height width"] | None:
+        """depth_z in world units, 0 where unknown; upright and undistorted like the picture.
+
+        Raises:
+            InputError: the file of depths is missing or damaged.
+        """
+        if self.depth is None:
+            return None
+        depth_z = read_depth(self.depth.path, self.depth.unit)
+        return torch.rot90(undistort(depth_z, self.lens, "nearest"), self.turned_by(), (1, 2))
+
+
+_QUARTER_TURN = np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+
+
+@dataclass(frozen=True, eq=False)
+class PosedFiles:
+    """What a capture holds. ``points``: on the surfaces that it shows, in its world, where the format brings some.
+
+    ``kind`` names the format for people.
+    """
+
+    pictures: tuple[PosedPicture, ...]
+    kind: str
     assumptions: tuple[str, ...] = ()
+    points: Float[ndarray, "points 3"] | None = None
+
+    @property
+    def cameras(self) -> Cameras:
+        """Of the pictures as they are read, in float64."""
+        T, intrinsics = zip(*(picture.camera() for picture in self.pictures), strict=True)
+        return Cameras(torch.from_numpy(np.stack(T)), torch.tensor(intrinsics, dtype=torch.float64))
+
+
+def fitted(picture: PosedPicture, where: str) -> PosedPicture:
+    """The same if the lens is that of a picture of this shape, stored or upright; ``stored`` is set as it says.
+
+    Raises:
+        InputError: the picture cannot be read, its sides are not those of the lens, or the lens makes no sense.
+    """
+    lens = picture.lens
+    sizes = [(stored, image_size(picture.path, upright=not stored)) for stored in (picture.stored, not picture.stored)]
+    for stored, (height_px, width_px) in sizes:
+        if abs(width_px * lens.height_px / (height_px * lens.width_px) - 1) <= 0.01 + 1 / min(width_px, height_px):
+            try:
+                pinhole_of(lens)
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
+            return dataclasses.replace(picture, stored=stored)
+    height_px, width_px = sizes[0][1]
+    raise InputError(
+        f"{where}: says {lens.width_px:g}x{lens.height_px:g} but {picture.path.name} is {width_px}x{height_px};"
+        " correct width and height"
+    )
 
 
 def check_cameras(cameras: Cameras, path: Path) -> None:

@@ -3,15 +3,15 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from meshwright.cameras import Cameras, focal_from_fov, opengl_camera_to_world
+from meshwright.cameras import focal_from_fov, opengl_camera_to_world
 from meshwright.capture.camera_files.instantmesh import read_npz_poses
 from meshwright.capture.camera_files.mindone import read_pickled_poses
 from meshwright.capture.camera_files.numbers_pickle import unpickle_numbers, without_stand_ins
-from meshwright.capture.camera_files.posed_files import PosedFiles, rigid
+from meshwright.capture.camera_files.posed_files import PosedFiles, PosedPicture, rigid
+from meshwright.capture.lens import Lens
 from meshwright.errors import InputError
 
 
@@ -53,8 +53,7 @@ def read_training_layout(path: Path, poses: Float[ndarray, "views rows 4"], fov_
     T = np.stack([rigid(poses[number], f"{path}: camera {number}") for number in numbers])
     T_world_camera, convention = opengl_camera_to_world(T)
     focal = focal_from_fov(fov_deg)
-    intrinsics = torch.tensor([[focal, focal, 0.5, 0.5]]).repeat(len(pictures), 1)
-    none = (None,) * len(pictures)
+    lens = Lens(1.0, 1.0, focal, focal, 0.5, 0.5)
     said = f"cameras are {convention} matrices (so they look at the object); field of view {fov_deg:g} deg"
-    cameras = Cameras(torch.from_numpy(T_world_camera).float(), intrinsics)
-    return PosedFiles(tuple(pictures), cameras, none, none, (said,))
+    posed = tuple(PosedPicture(file, pose, lens) for file, pose in zip(pictures, T_world_camera, strict=True))
+    return PosedFiles(posed, "published training set", (said,))

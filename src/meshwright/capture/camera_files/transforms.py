@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from meshwright.cameras import Cameras, focal_from_fov
-from meshwright.capture.camera_files.posed_files import MAX_CAMERAS, DepthFile, PosedFiles, rigid
+from meshwright.cameras import focal_from_fov
+from meshwright.capture.camera_files.posed_files import MAX_CAMERAS, DepthFile, PosedFiles, PosedPicture, fitted, rigid
+from meshwright.capture.lens import Brown, Lens
 from meshwright.errors import InputError
 from meshwright.images import PICTURE_SUFFIXES, image_size
 from meshwright.untrusted import MIB, finite, neighbour, parse_json, read_untrusted
@@ -19,6 +19,7 @@ _MAX_BYTES = 16 * MIB  # objects made of JSON are many times larger
 _LARGEST_PICTURE_PX = 1e6
 _DEPTH_UNIT = (1e-9, 1e6)  # world units a step
 _DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
+_STRONGEST = 1e6  # coefficient; larger ones are no numbers that anyone measured
 
 
 def read_transforms(path: Path) -> PosedFiles:
@@ -28,28 +29,19 @@ def read_transforms(path: Path) -> PosedFiles:
         raise InputError(f"{path}: holds no list of frames; it must be a NeRF transforms.json")
     if len(frames) > MAX_CAMERAS:
         raise InputError(f"{path}: holds more than {MAX_CAMERAS} frames; leave some out")
-    model = str(content.get("camera_model", "OPENCV"))[:40].upper()
-    if content.get("is_fisheye") or any(frame.get("is_fisheye") for frame in frames):
-        model = "FISHEYE"
-    if "FISHEYE" in model or "EQUIRECT" in model:
-        raise InputError(f"{path}: camera model {model} is not a pinhole; undistort the pictures first")
     stated_unit = content.get("depth_unit_scale_factor")
     unit = 1e-3 if stated_unit is None else finite(stated_unit, f"{path}: depth_unit_scale_factor", *_DEPTH_UNIT)
-    pictures, poses, intrinsics, masks, depths = [], [], [], [], []
+    pictures = []
     for number, frame in enumerate(frames):
         where = f"{path}: frame {number}"
         picture = _picture_path(path.parent, frame.get("file_path"), where)
-        pictures.append(picture)
-        poses.append(_pose(frame.get("transform_matrix"), where))
-        intrinsics.append(_intrinsics(content, frame, picture, where))
-        masks.append(_companion(path.parent, frame, "mask_path", where))
+        pose = _pose(frame.get("transform_matrix"), where)
+        lens = _lens({**content, **frame}, frame, picture, where)
+        mask = _companion(path.parent, frame, "mask_path", where)
         depth = _companion(path.parent, frame, "depth_file_path", where)
-        depths.append(None if depth is None else DepthFile(depth, unit))
-    assumptions = []
-    if any(_number(owner, name, path) for owner in (content, *frames) for name in _DISTORTION):
-        assumptions.append("lens distortion is ignored; undistort the pictures for sharper results")
-    cameras = Cameras(torch.from_numpy(np.stack(poses)).float(), torch.tensor(intrinsics, dtype=torch.float32))
-    return PosedFiles(tuple(pictures), cameras, tuple(masks), tuple(depths), tuple(assumptions))
+        depth_file = None if depth is None else DepthFile(depth, unit)
+        pictures.append(fitted(PosedPicture(picture, pose, lens, mask, depth_file), where))
+    return PosedFiles(tuple(pictures), "transforms.json")
 
 
 def _number(owner: dict[str, Any], name: str, where: object) -> float | None:
@@ -92,22 +84,15 @@ def _pose(matrix: object, where: str) -> Float[ndarray, "4 4"]:
     return rigid(values, where)
 
 
-def _intrinsics(content: dict[str, Any], frame: dict[str, Any], picture: Path, where: str) -> list[float]:
-    """(fx, fy, cx, cy) divided by the picture's sides. What a frame says goes before what the file says."""
-    merged = {**content, **frame}
+def _lens(merged: dict[str, Any], frame: dict[str, Any], picture: Path, where: str) -> Lens:
+    """What a frame says goes before what the file says."""
     real_height_px, real_width_px = image_size(picture)
     width_px, height_px = _number(merged, "w", where), _number(merged, "h", where)
-    width_px = real_width_px if width_px is None else width_px
-    height_px = real_height_px if height_px is None else height_px
-    if (
-        not (min(width_px, height_px) >= 1 and max(width_px, height_px) <= _LARGEST_PICTURE_PX)
-        or abs(width_px * real_height_px / (height_px * real_width_px) - 1) > 0.01
-    ):
-        raise InputError(
-            f"{where}: says {width_px:g}x{height_px:g} but {picture.name} is {real_width_px}x{real_height_px};"
-            " correct w and h"
-        )
-    owner = next((owner for owner in (frame, content) if "fl_x" in owner or "camera_angle_x" in owner), {})
+    width_px = float(real_width_px) if width_px is None else width_px
+    height_px = float(real_height_px) if height_px is None else height_px
+    if not (min(width_px, height_px) >= 1 and max(width_px, height_px) <= _LARGEST_PICTURE_PX):
+        raise InputError(f"{where}: {width_px:g}x{height_px:g} pixels are impossible; correct width and height")
+    owner = next((owner for owner in (frame, merged) if "fl_x" in owner or "camera_angle_x" in owner), {})
     focal_x_px, focal_y_px = _number(owner, "fl_x", where), _number(owner, "fl_y", where)
     if focal_x_px is None:
         angle_x_rad, angle_y_rad = _number(owner, "camera_angle_x", where), _number(owner, "camera_angle_y", where)
@@ -120,9 +105,22 @@ def _intrinsics(content: dict[str, Any], frame: dict[str, Any], picture: Path, w
     if min(focal_x_px, focal_y_px) <= 0:
         raise InputError(f"{where}: the focal length is not positive; correct it")
     cx_px, cy_px = _number(merged, "cx", where), _number(merged, "cy", where)
-    cx = 0.5 if cx_px is None else cx_px / width_px
-    cy = 0.5 if cy_px is None else cy_px / height_px
-    return [focal_x_px / width_px, focal_y_px / height_px, cx, cy]
+    cx_px = width_px / 2 if cx_px is None else cx_px
+    cy_px = height_px / 2 if cy_px is None else cy_px
+    return Lens(width_px, height_px, focal_x_px, focal_y_px, cx_px, cy_px, _distortion(merged, where))
+
+
+def _distortion(merged: dict[str, Any], where: str) -> Brown:
+    """OpenCV's coefficients; as in nerfstudio, k1 to k4 of the model OPENCV are those of one polynomial."""
+    model = str(merged.get("camera_model", "OPENCV"))[:40].upper()
+    if "EQUIRECT" in model or "ORTHO" in model or "VR180" in model or "OMNI" in model:
+        raise InputError(f"{where}: camera model {model} is neither a pinhole nor a fisheye; give other pictures")
+    fisheye = "FISHEYE" in model or bool(merged.get("is_fisheye"))
+    k1, k2, k3, k4, p1, p2 = (
+        finite(merged.get(name) or 0, f"{where}: {name}", -_STRONGEST, _STRONGEST) for name in _DISTORTION
+    )
+    radial = (k1, k2, k3, k4)
+    return Brown(radial if any(radial) else (), tangential=(p1, p2), fisheye=fisheye)
 
 
 def _focal_from_angle(angle_rad: float, where: str) -> float:
