@@ -4,6 +4,7 @@ Needs Blender: MESHWRIGHT_BLENDER names a Python with bpy, or a blender executab
 """
 
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +100,47 @@ def test_no_blender_is_said_before_anything_is_drawn(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PATH", os.fspath(tmp_path))
     with pytest.raises(InputError, match="pip install bpy"):
         find_blender()
+
+
+_TO_FBX = """
+import sys, bpy
+source, target = sys.argv[-2:]
+bpy.ops.wm.read_factory_settings(use_empty=True)
+bpy.ops.import_scene.gltf(filepath=source)
+picture = bpy.data.images[0]
+picture.filepath_raw, picture.file_format = target + ".png", "PNG"
+picture.save()
+# What FBX can say: a Principled material (ours is unlit, which the exporter does not know).
+material = bpy.data.materials.new("painted")
+material.use_nodes = True
+nodes = material.node_tree.nodes
+texture = nodes.new("ShaderNodeTexImage")
+texture.image = picture
+material.node_tree.links.new(texture.outputs["Color"], nodes["Principled BSDF"].inputs["Base Color"])
+for obj in bpy.data.objects:
+    obj.data.materials[0] = material
+bpy.ops.export_scene.fbx(filepath=target, path_mode="COPY", embed_textures=True)
+"""
+
+
+def test_an_fbx_is_drawn_as_the_glb_it_was_made_of(tmp_path: Path) -> None:
+    """Blender writes the FBX and reads it again: axes, units and the embedded picture survive."""
+    write_objects(tmp_path / "objects")
+    glb, fbx, script = tmp_path / "objects" / "box.glb", tmp_path / "fbx" / "box.fbx", tmp_path / "to_fbx.py"
+    fbx.parent.mkdir()
+    script.write_text(_TO_FBX, encoding="utf-8")
+    program = find_blender()
+    start = ["-b", "--factory-startup", "--python"] if program.name.startswith("blender") else ["-P"]
+    surroundings = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    subprocess.run([program, *start, script, "--", glb, fbx], check=True, capture_output=True, env=surroundings)
+    views, drawing = ViewSetOptions("circle", 3), DrawOptions(128)
+    drawn = []
+    for path, renderer in ((glb, "builtin"), (fbx, "blender")):
+        options = CurateRenderOptions((path,), tmp_path / renderer, views, drawing, renderer=renderer, workers=1)  # type: ignore[arg-type]
+        assert render_objects(options).rendered == 1
+        drawn.append(RenderedFolder(tmp_path / renderer).read("box"))
+    ours, theirs = drawn
+    seen, seen_there = ours.depth_z > 0, theirs.depth_z > 0
+    assert float((seen & seen_there).sum() / (seen | seen_there).sum()) > 0.995
+    difference = (ours.rgba[:, :3].float() - theirs.rgba[:, :3].float()).abs().mean(1, keepdim=True)
+    assert float(difference[seen & seen_there].median()) <= 2.0

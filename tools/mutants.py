@@ -3,6 +3,7 @@
     python tools/mutants.py                     every module of the table below, 10 changes each
     python tools/mutants.py cameras losses      those whose path ends so
     python tools/mutants.py --report            what is known so far, without running anything
+    python tools/mutants.py --important         the lines of important_lines.py instead of drawn ones
 
 Changes are small and typical: a term dropped, + for -, a comparison turned round, a constant changed, a product set to
 0, a condition negated, a statement removed. They are drawn with a seed, so the same tree gives the same changes. One
@@ -25,6 +26,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from important_lines import IMPORTANT
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / ".mutants.jsonl"
@@ -194,6 +197,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10, help="changes a module (10)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", action="store_true", help="print what is known and run nothing")
+    parser.add_argument("--important", action="store_true", help="try the changes of important_lines.py")
     options = parser.parse_args()
     ends = [module.removesuffix(".py") + ".py" for module in options.modules]
     chosen = [module for module in TESTS if not ends or any(f"/{module}".endswith(f"/{end}") for end in ends)]
@@ -202,6 +206,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         if not options.report:
             _copy_tree(Path(folder))
+        if options.important:
+            raise SystemExit(_try_important_lines(Path(folder), ends))
         verdicts = []
         for module in chosen:
             verdicts += _judge(module, Path(folder), options.count, options.seed, options.report)
@@ -252,6 +258,27 @@ def _judge(module: str, folder: Path, count: int, seed: int, report_only: bool) 
         print(_in_words(verdict), flush=True)
         verdicts.append(verdict)
     return verdicts
+
+
+def _try_important_lines(folder: Path, ends: list[str]) -> int:
+    """How many changes of `IMPORTANT` the tests named there did not notice."""
+    survived = 0
+    for module, old, new, tests in IMPORTANT:
+        if ends and not any(f"/{module}".endswith(f"/{end}") for end in ends):
+            continue
+        path = Path("src/meshwright") / module
+        text = (ROOT / path).read_text(encoding="utf-8")
+        if text.count(old) != 1:
+            raise SystemExit(
+                f"{module} holds {old!r} {text.count(old)} times; bring tools/important_lines.py up to date"
+            )
+        (folder / path).write_text(text.replace(old, new), encoding="utf-8")
+        noticed = not _tests_pass(folder, [f"tests/{name}" for name in tests.split()], 300, "compiled" in text)
+        (folder / path).write_text(text, encoding="utf-8")
+        survived += not noticed
+        print(f"{'killed  ' if noticed else 'SURVIVED'} {module}: {old} -> {new}", flush=True)
+    print(f"{survived} survived")
+    return survived
 
 
 def _tests_pass(folder: Path, tests: list[str], limit_s: float | None, has_kernels: bool) -> bool:
