@@ -7,8 +7,10 @@ import torch
 
 from drawn_orbits import angles_deg, draw
 from meshwright.cameras import Cameras
+from meshwright.capture import path
 from meshwright.capture.orbit import estimate_orbit
 from meshwright.capture.path import estimate_path
+from meshwright.progress import silent
 from meshwright.views import Views
 
 
@@ -52,6 +54,30 @@ def uneven(count: int) -> Cameras:
     return Cameras(
         Cameras.spherical(azimuths_deg.tolist(), elevations_deg.tolist(), radius, 30.0).T_world_camera, even.intrinsics
     )
+
+
+def ball() -> Views:
+    """Nine pictures that are alike: no path explains them better than another."""
+    return draw(Cameras.sv3d(9, 10.0), (((0.0, 0.0, 0.0), 0.6, (0.5, 0.5, 0.5)),))
+
+
+def test_a_path_is_held_to_an_even_orbit_and_turns_the_world_not_at_all(monkeypatch):
+    views = posed_as(draw(uneven(9)), Cameras.sv3d(9))
+    monkeypatch.setattr(path, "_STEPS", 12)
+    offsets_deg = path._descend_path(views, False, silent)
+    assert offsets_deg.abs().max() > 1
+    assert offsets_deg[:, 0].mean().abs() < 1e-4
+    monkeypatch.setattr(path, "_ENERGY_WEIGHT", 10.0)
+    held_deg = path._descend_path(views, False, silent)
+    assert held_deg.norm() < 0.6 * offsets_deg.norm()
+    kept_deg = path._descend_path(views, True, silent)
+    assert not kept_deg[:, 1].any()
+
+
+def test_cameras_stay_where_a_path_gains_nothing(monkeypatch):
+    views = ball()
+    monkeypatch.setattr(path, "_STEPS", 2)
+    assert estimate_path(views).cameras is views.cameras
 
 
 @pytest.mark.slow

@@ -139,10 +139,15 @@ def test_silhouettes_hold_the_outline_smoothness_the_normals_and_area_the_surfac
 
 
 def evaluated(
-    vertices: torch.Tensor, faces: torch.Tensor, views: Views, weights: torch.Tensor | None = None, penalty=None
+    vertices: torch.Tensor,
+    faces: torch.Tensor,
+    views: Views,
+    weights: torch.Tensor | None = None,
+    penalty: torch.Tensor | None = None,
+    pictures: Pictures | None = None,
 ) -> LossTerms:
     """The loss terms of a mesh over all views."""
-    pictures = Pictures.of(views, SIZE_PX, 0)
+    pictures = Pictures.of(views, SIZE_PX, 0) if pictures is None else pictures
     topology = Topology.of(faces)
     depth_z = rasterize(vertices.detach(), faces, views.cameras, SIZE_PX, SIZE_PX).depth_z
     weights = torch.ones(len(views)) if weights is None else weights
@@ -216,6 +221,23 @@ def test_a_view_of_no_weight_changes_no_term():
         assert float(believed[name]) > 1.05 * float(expected[name])
 
 
+def test_withheld_pixels_are_not_compared_though_other_views_look_at_them():
+    mesh, views = solid(sphere), pictures_of(sphere, lowest_deg=-40.0)
+    pictures = Pictures.of(views, SIZE_PX, 0)
+    expected = float(evaluated(mesh.vertices, mesh.faces, views, pictures=pictures).named()["photo"])
+
+    half = torch.arange(len(views)).view(-1, 1, 1) % 2 == 0  # turned over in all views, colours would agree again
+
+    def with_colors_changed_in(part: torch.Tensor) -> float:
+        colors = torch.where((part & half)[..., None], 1 - pictures.colors, pictures.colors)
+        found = evaluated(mesh.vertices, mesh.faces, views, pictures=dataclasses.replace(pictures, colors=colors))
+        return float(found.named()["photo"])
+
+    # A hundredth of a withheld pixel may be mixed into a colour between pixels.
+    assert with_colors_changed_in(pictures.withheld) == pytest.approx(expected, rel=0.02)
+    assert with_colors_changed_in(pictures.kept) > 1.5 * expected
+
+
 # --- who is wrong -----------------------------------------------------------------------------------------------
 
 
@@ -268,6 +290,11 @@ def test_points_behind_something_are_compared_with_no_weight():
     one, other = torch.zeros(5, dtype=torch.long), torch.ones(5, dtype=torch.long)
     weight = compare_views(points, normals, torch.zeros(5, 3), one, other, cameras, pictures, depth_z).weight
     assert (weight > 0).tolist() == [False, False, True, True, False]  # the last is behind the camera
+    sight = torch.nn.functional.normalize(cameras.positions[1] - points, dim=1)
+    sideways = torch.nn.functional.normalize(torch.stack([sight[:, 2], 0 * sight[:, 1], -sight[:, 0]], dim=1), dim=1)
+    flat = torch.nn.functional.normalize(sideways + 0.05 * sight, dim=1)  # the other camera looks along it at 3 degrees
+    grazing = compare_views(points, flat, torch.zeros(5, 3), one, other, cameras, pictures, depth_z).weight
+    assert not grazing[2:4].any()
     turned = compare_views(points, -normals, torch.zeros(5, 3), one, other, cameras, pictures, depth_z).weight
     assert not turned.any()
 

@@ -410,6 +410,13 @@ def test_a_folder_of_pictures_is_read_in_natural_order(tmp_path):
     assert_same_cameras(views.cameras, Cameras.orbit(11, 0.0, 3.0, 40.0))
 
 
+def test_thinned_out_pictures_are_spread_over_the_whole_folder(tmp_path):
+    write_discs(tmp_path, 11)
+    views = load(tmp_path, rig="orbit", max_views=4, **AN_EVEN_TURN)
+    assert views.names == ("0.png", "2.png", "5.png", "8.png")
+    assert_same_cameras(views.cameras, Cameras.orbit(11)[[0, 2, 5, 8]])
+
+
 def test_an_orbit_frames_the_unit_cube_the_same_way_whatever_the_lens(tmp_path):
     write_discs(tmp_path, 3)
     for fov_deg in (15.0, 33.8, 60.0):
