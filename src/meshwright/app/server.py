@@ -127,7 +127,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind(address)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{host}:{port}: cannot listen there ({reason.lower()}); choose another --port") from None
+        raise InputError(f"{host}:{port}: cannot listen there ({reason.lower()}); choose another `port`") from None
     return listening
 
 
@@ -138,7 +138,7 @@ def _own(root: Path) -> int:
         lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise InputError(f"{root}: jobs cannot be kept there ({reason}); choose another --data") from None
+        raise InputError(f"{root}: jobs cannot be kept there ({reason}); choose another `data`") from None
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -150,5 +150,5 @@ def _own(root: Path) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
-        raise InputError(f"{root}: another server keeps its jobs there; stop it or choose another --data") from None
+        raise InputError(f"{root}: another server keeps its jobs there; stop it or choose another `data`") from None
     return lock

@@ -100,9 +100,9 @@ def instantmesh_files(rendered: RenderedObject, where: object) -> dict[str, byte
     """
     focal = focal_from_fov(INSTANTMESH_FOV_DEG)
     if (rendered.cameras.intrinsics - torch.tensor([focal, focal, 0.5, 0.5])).abs().max() > 1e-3:
-        raise InputError(f"{where}: this layout has one lens, 50 degrees wide; render with --view-set instantmesh")
+        raise InputError(f"{where}: this layout has one lens, 50 degrees wide; render with `view_set='instantmesh'`")
     if rendered.depth_z.max() > INSTANTMESH_FARTHEST:
-        raise InputError(f"{where}: this layout's depth ends at 6.0; render with --view-set instantmesh")
+        raise InputError(f"{where}: this layout's depth ends at 6.0; render with `view_set='instantmesh'`")
     files: dict[str, bytes] = {}
     for i in range(len(rendered)):
         depth = (rendered.depth_z[i, 0] / INSTANTMESH_FARTHEST * 255).round().to(torch.uint8)

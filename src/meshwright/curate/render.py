@@ -50,7 +50,7 @@ def render_builtin(name: str, path: Path, cameras: Cameras, options: DrawOptions
         InputError: the file cannot be read, has no size, or the lighting needs Blender.
     """
     if options.lighting == "varied":
-        raise InputError("lighting 'varied' needs Blender; use --renderer blender, or lighting unlit or studio")
+        raise InputError("`lighting='varied'` needs Blender; use `renderer='blender'`, or unlit or studio light")
     mesh = load_mesh(path)
     normalization = normalization_of(mesh, options.fit)
     mesh = normalized(mesh, normalization)

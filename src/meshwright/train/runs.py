@@ -70,7 +70,7 @@ class Run:
             InputError: it holds a run already, or cannot be written.
         """
         if (folder / "config.yaml").exists():
-            raise InputError(f"{folder}: holds a run; go on with --resume or choose another --out")
+            raise InputError(f"{folder}: holds a run; go on with `resume` or choose another `out`")
         run = cls(folder)
         with writing(folder):
             for name in ("checkpoints", "pictures"):
@@ -94,7 +94,7 @@ class Run:
         """
         path = folder / "config.yaml"
         if not path.exists():
-            raise InputError(f"{folder}: holds no run to resume; leave --resume out to begin one")
+            raise InputError(f"{folder}: holds no run to resume; leave `resume` out to begin one")
         run, stored = cls(folder), from_yaml(path.read_text(), str(path))
         config = config or stored
         facts = json.loads((folder / "run.json").read_text())

@@ -55,7 +55,7 @@ def run_training(
     if resume:
         run, config = Run.resume(folder, config, description, allow_changes)
     elif config is None:
-        raise InputError("no recipe was given; name one, or --resume a run")
+        raise InputError("no recipe was given; name one, or a run to `resume`")
     objective = make_objective(config)
     fabric = open_fabric(config.precision, device, devices, nodes)
     if not resume:
