@@ -12,14 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshwright.app import worker
 from meshwright.app.inputs import lay_out, safe_parts
 from meshwright.app.job_request import JobRequest
 from meshwright.app.limits import Limits
 from meshwright.app.worker import Channel, _for_the_client, audit_hook, run_job
+from meshwright.cameras import Cameras
 from meshwright.errors import InputError
+from meshwright.mesh_files import load_mesh
+from meshwright.raster import render
+from meshwright.views import Views
+from small_objects import colored_ball
 
 POSED = Path(__file__).parents[1] / "examples" / "demo" / "posed"
 
@@ -142,6 +149,28 @@ def test_a_wrong_file_is_named_as_the_client_knows_it(
     assert not (folder / "input").exists()
 
 
+def test_the_mesh_is_shown_while_it_is_fitted_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = colored_ball()
+    cameras = Cameras.orbit(3)
+    drawn = render(mesh, cameras, 64, 64)
+    views = Views(drawn.rgb, drawn.alpha, cameras, torch.full((3, 2), 64), ("a", "b", "c"))
+    said = io.StringIO()
+    monkeypatch.setattr(worker, "_SHOW_SHARE", 1e9)  # no pause between two
+    show = worker._FitShown(views, tmp_path, Channel(said))
+    show(mesh)
+    show(mesh.replace(vertices=0.5 * mesh.vertices, vertex_colors=None))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["fit-002.glb", "live.jpg"]
+    shown = load_mesh(tmp_path / "fit-002.glb")
+    assert shown.has_colors
+    assert float(shown.vertices.norm(dim=1).max()) == pytest.approx(0.5, abs=1e-3)
+    assert [json.loads(line)["show"] for line in said.getvalue().splitlines()] == ["fit-001.glb", "fit-002.glb"]
+    monkeypatch.setattr(worker, "_SHOW_SHARE", 1e-9)
+    patient = worker._FitShown(views, tmp_path, Channel(said))
+    patient(mesh)
+    patient(mesh)
+    assert len(said.getvalue().splitlines()) == 3
+
+
 @pytest.mark.slow
 def test_a_job_makes_what_the_command_line_makes(job: Callable[[dict[str, bytes]], Path], tmp_path: Path) -> None:
     folder = job({f"posed/{file.name}": file.read_bytes() for file in sorted(POSED.iterdir())})
@@ -153,8 +182,8 @@ def test_a_job_makes_what_the_command_line_makes(job: Callable[[dict[str, bytes]
         "limits": vars(Limits()),
         "model_dir": None,
     }
-    worker = [sys.executable, "-P", "-m", "meshwright.app.worker"]
-    with subprocess.Popen(worker, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    command_of_worker = [sys.executable, "-P", "-m", "meshwright.app.worker"]
+    with subprocess.Popen(command_of_worker, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(json.dumps(task) + "\n")

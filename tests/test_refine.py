@@ -201,7 +201,12 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_random_numbers_of_othe
     views = photographed(solid(torus), rig(8))
     hull = visual_hull(views, resolution=24).mesh()
     state = torch.random.get_rng_state()
-    first, second = refine(hull, views, refine_cameras=True, seed=3), refine(hull, views, refine_cameras=True, seed=3)
+    shown: list[Mesh] = []
+    first = refine(hull, views, refine_cameras=True, seed=3)
+    second = refine(hull, views, refine_cameras=True, seed=3, observe=shown.append)  # who looks on changes nothing
+    assert shown
+    assert all(mesh.is_watertight() for mesh in shown)
+    assert not torch.equal(shown[-1].vertices, hull.vertices)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(first.mesh.vertices, second.mesh.vertices)
     assert torch.equal(first.mesh.faces, second.mesh.faces)

@@ -1,5 +1,6 @@
 """The road: posed pictures in, a textured mesh out, readable top to bottom."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -105,10 +106,11 @@ def finish(
     color: ColorOptions = ColorOptions(),
     seed: int = RunOptions.seed,
     progress: Progress = silent,
+    observe: Callable[[Mesh], None] | None = None,
 ) -> Finished:
     """Fit a shape to the pictures (`meshwright.refine`) and give it their colours (`meshwright.bake_texture`).
 
-    Shape and views are on one device, and the result stays there.
+    Shape and views are on one device, and the result stays there. ``observe`` is shown the shape while it is fitted.
 
     Raises:
         InputError: the mesh has no faces, or there is no model to take colours of.
@@ -125,6 +127,7 @@ def finish(
             time_budget_s=fit.time_budget_s,
             seed=seed,
             progress=progress,
+            observe=observe,
         )
         mesh, views = refined.mesh, refined.views
     if fit.faces is not None:

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -29,7 +29,6 @@ class Live:
     stage: str = ""
     fraction: float = 0.0
     detail: str = ""
-    shown: list[str] = field(default_factory=list)
     version: int = 0
 
 
@@ -206,9 +205,6 @@ class Supervisor:
                 live.stage = str(message["stage"])[:60]
                 live.fraction = min(1.0, max(0.0, float(message["fraction"])))
                 live.detail = str(message.get("detail", ""))[:200]
-            elif "show" in message:
-                name = str(message["show"])[:60]
-                live.shown = [*(shown for shown in live.shown if shown != name), name]
             await self._tell(job.id)
         return None
 

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 _SAY_EVERY_S = 0.1
 _JPEG_QUALITY = 90
-_LIVE_PX = 320  # side of the small picture of the start
+_LIVE_PX = 320  # side of the small picture of the mesh at hand
+_SHOW_SHARE = 0.1  # of a job's time, at most, goes into showing the mesh while it is fitted
 _MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
 _SCRATCH_BYTES = 4 << 30  # largest file that a job may write
 
@@ -164,9 +165,17 @@ def _make(
     views = views.to(resolve_device(run.device))
     start = _start(views, mesh_path, groups, clock, model_dir)
     shown = start.mesh if start.mesh.has_colors else color_vertices(start.mesh, views)
-    _show_start(shown.to("cpu"), views, live, channel)
+    _show_mesh(shown.to("cpu"), views, live, "start.glb", channel)
     fit = groups.get(road.FitOptions, road.FitOptions(refine="off"))
-    finished = finish(start, views, fit=fit, color=groups[road.ColorOptions], seed=run.seed, progress=clock)
+    finished = finish(
+        start,
+        views,
+        fit=fit,
+        color=groups[road.ColorOptions],
+        seed=run.seed,
+        progress=clock,
+        observe=_FitShown(views, live, channel),
+    )
     clock("files", 0.0)
     before = Scored.of(shown.to("cpu"), views.to("cpu"))
     result = Scored.of(finished.mesh.to("cpu"), finished.views.to("cpu"))
@@ -270,18 +279,40 @@ def _write_jpeg(picture: "Tensor", path: Path) -> None:
         Image.fromarray(pixels).save(temporary, quality=_JPEG_QUALITY)
 
 
-def _show_start(mesh: "Mesh", views: "Views", live: Path, channel: Channel) -> None:
-    """The start as a mesh and as a small picture, while the fit runs."""
+def _show_mesh(mesh: "Mesh", views: "Views", live: Path, name: str, channel: Channel) -> None:
+    """A mesh, and a small picture of it, for who waits for the result."""
     from meshwright.files import atomic_path
     from meshwright.raster import render
 
-    with atomic_path(live / "start.glb") as path:
+    with atomic_path(live / name) as path:
         mesh.save(path)
     height, width = views.images.shape[2:]
     scale = _LIVE_PX / max(height, width)
     picture = render(mesh, views.cameras[[0]].to("cpu"), max(1, round(height * scale)), max(1, round(width * scale)))
     _write_jpeg(picture.rgb[0], live / "live.jpg")
-    channel.say(show="start.glb")
+    channel.say(show=name)
+
+
+class _FitShown:
+    """Shows the mesh while it is fitted, as fit-001.glb and so on, as often as costs little."""
+
+    def __init__(self, views: "Views", live: Path, channel: Channel) -> None:
+        self._views, self._live, self._channel = views, live, channel
+        self._number, self._next_s = 0, 0.0
+
+    def __call__(self, mesh: "Mesh") -> None:
+        from meshwright.color import color_vertices
+
+        began_s = time.monotonic()
+        if began_s < self._next_s:
+            return
+        before = self._live / f"fit-{self._number:03d}.glb"
+        self._number += 1
+        colored = color_vertices(mesh, self._views).to("cpu")
+        _show_mesh(colored, self._views, self._live, f"fit-{self._number:03d}.glb", self._channel)
+        before.unlink(missing_ok=True)
+        now_s = time.monotonic()
+        self._next_s = now_s + (now_s - began_s) / _SHOW_SHARE
 
 
 def _take_stdout() -> Channel:

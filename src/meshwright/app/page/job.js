@@ -86,7 +86,7 @@ export class JobScreen {
     this.words.textContent = job.state === "queued" ? (job.place === 0 ? "Next in line" : `${job.place} ${job.place === 1 ? "job" : "jobs"} before this one`) : `${duration(Date.now() / 1000 - job.started)} so far`;
   }
 
-  // The start shape and the cameras, as soon as there are any.
+  // The start shape and the cameras, as soon as there are any, then the shape as the fit goes on.
   async #live() {
     const names = this.job.files.map((file) => file.name);
     if (this.job.task === "inspect" || this.loading) return;
@@ -97,8 +97,20 @@ export class JobScreen {
         if (names.includes("views.json")) this.viewer.setViews(await api.getFile(this.job.id, "views.json"), (file) => api.fileUrl(this.job.id, file));
         await this.viewer.load("start", api.fileUrl(this.job.id, "start.glb"));
         if (!still()) this.viewer.setTurning(true);
-        this.stage.append(h("div", { class: "topbar" }, h("span", { class: "tag" }, "the start: outlines only")));
+        this.tag = h("span", { class: "tag" }, "the start: outlines only");
+        this.stage.append(h("div", { class: "topbar" }, this.tag));
       } catch (error) { console.warn(error); } finally { this.loading = false; }
+      return;
+    }
+    const fitted = names.filter((name) => /^fit-\d+\.glb$/.test(name)).sort().at(-1);
+    if (fitted && fitted !== this.fitted && this.viewer && this.tag) {
+      this.loading = true;
+      try {
+        await this.viewer.load("fit", api.fileUrl(this.job.id, fitted));
+        if (this.viewer.meshes.has("mesh")) this.viewer.show("mesh"); // done meanwhile
+        this.fitted = fitted;
+        this.tag.textContent = "as it is fitted to the pictures";
+      } catch (error) { console.warn(error); } finally { this.loading = false; } // the next one may have taken its place
     }
   }
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,6 +64,7 @@ def refine(
     time_budget_s: float | None = None,
     seed: int = 0,
     progress: Progress = silent,
+    observe: Callable[[Mesh], None] | None = None,
 ) -> Refined:
     """Move the surface, remeshed to even triangles, until it shows what the pictures show.
 
@@ -70,7 +72,7 @@ def refine(
     mesh stays closed. The best state on withheld pixels is returned, or the start if that is clearly better: by 0.01
     (rms of colours and coverage). Equal inputs and ``seed`` give equal results, unless ``time_budget_s`` (wall clock)
     ends the work early. The work is done in the object's frame (`Views.normalized`), so the place and the unit of the
-    world do not matter.
+    world do not matter. ``observe`` is shown the mesh of every tenth step, in the caller's frame and without colours.
 
     Raises:
         InputError: the mesh has no surface, or ``time_budget_s`` is not positive.
@@ -82,6 +84,8 @@ def refine(
     start = mesh.replace(vertex_colors=None, uv=None, uv_faces=None, texture=None)
     normalized, frame = views.normalized()
     fit = _Fit(frame.normalize_mesh(start), normalized, level, refine_cameras, seed, progress)
+    if observe is not None:
+        fit.observe = lambda mesh: observe(frame.restore_mesh(mesh))
     fit.run(math.inf if time_budget_s is None else time_budget_s)
     best = fit.best
     return Refined(
@@ -122,6 +126,7 @@ class _Fit:
         self._validated = Pictures.of(views, self._stages[-1].largest_px, seed)
         self.view_weights = torch.ones(len(views)).to(views.images)
         self.best = self.start = self._state(mesh)
+        self.observe: Callable[[Mesh], None] | None = None
 
     def run(self, time_budget_s: float) -> None:
         """Run all stages, each for its share of the time."""
@@ -143,6 +148,8 @@ class _Fit:
         for step in range(stage.steps):
             if step % _RENEW == 0:
                 evidence = self._evidence(topology, pictures)
+                if self.observe is not None:
+                    self.observe(Mesh(self._vertices, self._faces))
             chosen = views_of_step(step, len(self._views)).to(self._vertices.device)
             terms, gradient = self._differentiate(stage, topology, evidence, chosen)
             fall = 1 - (1 - _STEP_FALL) * step / stage.steps
