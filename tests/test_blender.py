@@ -92,6 +92,28 @@ def test_a_file_that_blender_cannot_read_costs_itself_alone(tmp_path: Path) -> N
     assert len(lit.rgba[:, :3].flatten().unique()) > 20
 
 
+def test_without_a_gpu_the_wish_for_one_is_answered_in_a_line(tmp_path: Path) -> None:
+    """With one, what it draws is what the CPU draws."""
+    write_objects(tmp_path / "objects")
+    drawn = {}
+    for device in ("cpu", "gpu"):
+        options = CurateRenderOptions(
+            (tmp_path / "objects" / "box.glb",),
+            tmp_path / device,
+            ViewSetOptions("circle", 1),
+            DrawOptions(64, cycles_device=device),  # type: ignore[arg-type]
+            renderer="blender",
+            workers=1,
+        )
+        summary = render_objects(options)
+        if summary.failed:
+            assert device == "gpu"
+            assert "Cycles finds no GPU" in next(iter(summary.failures))
+            return
+        drawn[device] = RenderedFolder(tmp_path / device).read("box")
+    assert float((drawn["cpu"].depth_z - drawn["gpu"].depth_z).abs().quantile(0.99)) < 5e-4
+
+
 def test_no_blender_is_said_before_anything_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MESHWRIGHT_BLENDER", "/no/such/python")
     with pytest.raises(InputError, match="cannot be run"):

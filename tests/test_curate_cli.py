@@ -50,6 +50,7 @@ def test_from_files_to_a_checked_and_packed_set(
         (("render", "{}", "--out", "{}/out", "--size", "7"), "--size 7"),
         (("render", "{}", "--out", "{}/out", "--view-set", "zero123plus", "--views", "7"), "leave --views out"),
         (("render", "{}", "--out", "{}/out", "--lighting", "varied"), "needs Blender"),
+        (("render", "{}", "--out", "{}/out", "--cycles-device", "gpu"), "--cycles-device gpu needs Blender"),
         (("check", "{}/none"), "there is no such data set"),
         (("pack", "{}", "--out", "{}/out"), "holds no folder objects"),
         (("convert", "{}", "{}/out"), "is no data set that is known"),

@@ -20,12 +20,13 @@ import numpy as np
 from mathutils import Matrix, Vector
 
 _NOTHING_IS_NEARER = 1e9  # Cycles writes 1e10 where it sees nothing
+_GPU_KINDS = ("OPTIX", "CUDA", "HIP", "METAL", "ONEAPI")
 _UNLIT_SAMPLES, _LIT_SAMPLES = 16, 64
 
 
 def main() -> None:
     job = json.loads(Path(sys.argv[-1]).read_text(encoding="utf-8"))
-    scene = empty_scene(job["size_px"])
+    scene = empty_scene(job["size_px"], job["cycles_device"])
     meshes = import_file(Path(job["path"]))
     center, scale, bounds = normalize(meshes, job["fit"])
     for obj in meshes:
@@ -60,11 +61,13 @@ def main() -> None:
     )
 
 
-def empty_scene(size_px: int) -> bpy.types.Scene:
+def empty_scene(size_px: int, device: str) -> bpy.types.Scene:
     bpy.ops.wm.read_factory_settings(use_empty=True)
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
-    scene.cycles.device = "CPU"
+    scene.cycles.device = device.upper()
+    if device == "gpu":
+        enable_gpus()
     scene.cycles.pixel_filter_type = "BOX"
     scene.render.threads_mode, scene.render.threads = "FIXED", 1  # objects are drawn side by side
     scene.render.resolution_x = scene.render.resolution_y = size_px
@@ -81,6 +84,23 @@ def empty_scene(size_px: int) -> bpy.types.Scene:
     scene.collection.objects.link(camera)
     scene.camera = camera
     return scene
+
+
+def enable_gpus() -> None:
+    """All GPUs of the first kind that there is. Blender's factory settings use none, and it then draws on the CPU."""
+    preferences = bpy.context.preferences.addons["cycles"].preferences
+    for kind in _GPU_KINDS:
+        try:
+            preferences.compute_device_type = kind
+        except TypeError:  # this build does not know it
+            continue
+        preferences.refresh_devices()
+        found = [device for device in preferences.devices if device.type == kind]
+        for device in preferences.devices:
+            device.use = device in found
+        if found:
+            return
+    raise SystemExit("Cycles finds no GPU here; leave cycles-device out")
 
 
 def import_file(path: Path) -> list[bpy.types.Object]:

@@ -68,6 +68,8 @@ class DrawOptions:
     """unlit: the base colour. studio: even light. varied: random lights, another set for each object (Blender)."""
     blender: Path | None = None
     """A Python in which ``import bpy`` works, or a blender executable; if not given, MESHWRIGHT_BLENDER names it."""
+    cycles_device: Literal["cpu", "gpu"] = "cpu"
+    """Where Blender draws; gpu: all of the first kind that Cycles finds (OptiX, CUDA, HIP, Metal, oneAPI)."""
 
     def __post_init__(self) -> None:
         if not 16 <= self.size_px <= 4096:

@@ -90,6 +90,8 @@ def prepare(options: CurateRenderOptions) -> tuple[list[Job], int]:
         find_blender(options.draw.blender)  # better known now than after every object has failed
     elif options.draw.lighting == "varied":
         raise InputError("`lighting='varied'` needs Blender; use `renderer='blender'`, or unlit or studio light")
+    elif options.draw.cycles_device != "cpu":
+        raise InputError("`cycles_device='gpu'` needs Blender; use `renderer='blender'`")
     found = find_objects(options.objects, BLENDER_SUFFIXES if blender else MESH_SUFFIXES)
     dataset = options.out.absolute()
     settings = {
