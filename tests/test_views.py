@@ -197,7 +197,7 @@ NAN_MATRIX = [[float("nan"), 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
         ("frames.3.fl_x", "wide", "fl_x is not a finite number"),
         ("frames.3.fl_x", -5.0, "focal length is not positive"),
         ("frames.3.w", 3000, "correct width and height"),
-        ("frames.3.h", 0, "w and h"),
+        ("frames.3.h", 0, "width and height"),
         ("camera_angle_x", float("inf"), "camera_angle_x is not a finite number"),
         ("camera_angle_x", 4.0, "impossible"),
         ("camera_angle_x", None, "neither camera_angle_x nor fl_x"),
