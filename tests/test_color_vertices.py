@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from meshwright.cameras import Cameras
-from meshwright.color import VisibleSurface, color_vertices, spread_colors
+from meshwright.color import VisibleSurface, bake_texture, color_vertices, spread_colors
 from meshwright.color.unseen import fill_unseen
 from meshwright.mesh import Mesh
 from meshwright.raster import render
@@ -249,3 +249,24 @@ def test_the_order_of_the_views_does_not_matter():
     views = photograph(mesh, Cameras.orbit(5, 20.0))
     a, b = color_vertices(mesh, views), color_vertices(mesh, views[[3, 0, 4, 2, 1]])
     torch.testing.assert_close(a.vertex_colors, b.vertex_colors, atol=1e-5, rtol=0)
+
+
+def test_how_many_views_see_each_vertex_and_what_share_of_the_surface_none_does():
+    """Four cameras around a box, level: each of its four sides is seen by one, top and bottom by none."""
+    half = [0.5, 0.4, 0.3]
+    mesh = painted(box(half), GREEN)
+    views = photograph(mesh, Cameras.spherical([0.0, 90.0, 180.0, 270.0], [0.0] * 4, 4.0, 30.0))
+    baked = bake_texture(mesh, views, texture_size_px=256, optimise=False)
+    colored = color_vertices(mesh, views)
+    x, y, z = (2 * side for side in half)
+    share = x * y / (x * y + x * z + y * z)
+    for found in (colored, baked):
+        inner = (mesh.vertices / torch.tensor(half)).abs() < 0.9
+        assert found.view_counts.shape == (len(mesh.vertices),)
+        assert (found.view_counts[inner[:, 2] & (inner[:, 0] | inner[:, 1])] == 1).all()
+        assert (found.view_counts[inner[:, 0] & inner[:, 1]] == 0).all()
+        assert found.unseen_share() == pytest.approx(share, abs=0.06)  # edges belong to both sides
+    assert mesh.unseen_share() is None
+    kept = colored.keep_faces(colored.view_counts[mesh.faces].amin(1) > 0)
+    assert kept.unseen_share() == 0
+    assert (kept.view_counts > 0).all()

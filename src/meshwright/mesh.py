@@ -18,6 +18,7 @@ class Mesh:
     ``vertex_colors``: sRGB in [0, 1]. ``faces`` and ``uv_faces`` of any integer type become int64.
     ``uv``: texture coordinates, u to the right, v **upwards** from the bottom left corner of ``texture``;
     ``uv_faces`` indexes them for each face corner. ``texture``: sRGB in [0, 1], row 0 on top (v = 1).
+    ``view_counts``: how many of the pictures that gave it its colours see each vertex.
     """
 
     vertices: Float[Tensor, "vertices 3"]
@@ -26,6 +27,7 @@ class Mesh:
     uv: Float[Tensor, "uv_points 2"] | None = None
     uv_faces: Int[Tensor, "faces 3"] | None = None
     texture: Float[Tensor, "3 texture_height texture_width"] | None = None
+    view_counts: Int[Tensor, " vertices"] | None = None
 
     def __post_init__(self) -> None:
         # Numbers of edges are products of vertex numbers: in int32 they overflow from 46,341 vertices on.
@@ -121,6 +123,14 @@ class Mesh:
         rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
         return torch.from_numpy(rank[first]).to(self.faces.device)
 
+    def unseen_share(self) -> float | None:
+        """The share of the surface that no picture sees, faces counting by their unseen corners; None if not known."""
+        if self.view_counts is None:
+            return None
+        areas = self.face_normals().norm(dim=1)
+        unseen = (self.view_counts == 0)[self.faces].to(areas).mean(1)
+        return float((unseen * areas).sum() / areas.sum().clamp(min=torch.finfo(areas.dtype).tiny))
+
     def genus(self) -> int:
         """Handles summed over all components of a watertight mesh: V - E + F = 2 (components - genus).
 
@@ -143,6 +153,7 @@ class Mesh:
             faces=faces,
             vertex_colors=None if self.vertex_colors is None else self.vertex_colors[used],
             uv_faces=None if self.uv_faces is None else self.uv_faces[keep],
+            view_counts=None if self.view_counts is None else self.view_counts[used],
         )
 
     def sample_surface(

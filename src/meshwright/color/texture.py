@@ -7,7 +7,7 @@ At last the texture is fitted to the pictures (`meshwright.color.texture_fit`).
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -38,7 +38,7 @@ def bake_texture(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Mesh:
-    """The mesh with ``uv`` and a square ``texture`` (sRGB) taken from the views; on the mesh's device.
+    """The mesh with ``uv``, a square ``texture`` (sRGB) taken from the views, and ``view_counts``; on its device.
 
     ``field``: colours (sRGB) of points where no view looks; without it they come over the surface from what is seen.
     ``optimise`` fits the texture to the pictures at the end if that clearly improves pixels kept apart, which ``seed``
@@ -55,10 +55,11 @@ def bake_texture(
     fine = _refined(normalized)
     surfaces = even_exposures([VisibleSurface.of(normalized, views[[i]]) for i in range(len(views))], fine)
     texels = Texels.of(fine, texture_size_px)
-    colors = _blended(surfaces, texels, fine, _in_frame(field, frame), progress)
+    colors, view_counts = _blended(surfaces, texels, fine, _in_frame(field, frame), progress)
     if optimise:
         colors = fit_texture(colors, surfaces, texels, normalized, seed, progress)
-    return mesh.replace(texture=texels.texture(colors.clamp(0, 1)), vertex_colors=None)
+    view_counts = view_counts[: len(mesh.vertices)]  # those of the finer mesh begin with them
+    return mesh.replace(texture=texels.texture(colors.clamp(0, 1)), vertex_colors=None, view_counts=view_counts)
 
 
 @torch.no_grad()
@@ -101,13 +102,17 @@ def _blended(
     mesh: Mesh,
     field: ColorField | None,
     progress: Progress,
-) -> Float[Tensor, "texels 3"]:
-    """Each texel from the views that see it best; the others from the field or from what is seen around them."""
+) -> tuple[Float[Tensor, "texels 3"], Int[Tensor, " vertices"]]:
+    """Each texel from the views that see it best; the others from the field or from what is seen around them.
+
+    Also how many views see each vertex.
+    """
     vertex_normals = mesh.vertex_normals()
     points = texels.interpolate(mesh.faces, mesh.vertices)
     normals = normalize(texels.interpolate(mesh.faces, vertex_normals), dim=1)
     total, weight = torch.zeros_like(points), torch.zeros_like(points[:, :1])
     at_vertices, weight_at_vertices = torch.zeros_like(mesh.vertices), torch.zeros_like(mesh.vertices[:, :1])
+    view_counts = torch.zeros_like(mesh.vertices[:, 0], dtype=torch.long)
     for i, surface in enumerate(surfaces):
         towards = ((surface.view.cameras.positions - points) * normals).sum(1) > 0
         facing = towards.nonzero()[:, 0]
@@ -118,10 +123,11 @@ def _blended(
         colors, quality = surface.sample_view(mesh.vertices, vertex_normals)
         at_vertices += quality[:, None] ** SHARPNESS * colors
         weight_at_vertices += quality[:, None] ** SHARPNESS
+        view_counts += quality > 0
         progress("bake", (i + 1) / len(surfaces))
     known = at_vertices / weight_at_vertices.clamp(min=1e-30)
     filling = _filling(mesh, known, weight_at_vertices[:, 0] > 0, points, texels, field)
-    return torch.where(weight > 0, total / weight.clamp(min=1e-30), filling)
+    return torch.where(weight > 0, total / weight.clamp(min=1e-30), filling), view_counts
 
 
 def _filling(

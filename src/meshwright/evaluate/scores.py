@@ -70,12 +70,15 @@ class Scored:
         ]
 
     def summary(self) -> dict[str, object]:
+        """``unseen_share``: of the surface, that no view saw; null if the mesh does not know."""
+        unseen = self.mesh.unseen_share()
         return {
             "mesh": {
                 "triangles": len(self.mesh.faces),
                 "vertices": len(self.mesh.vertices),
                 "watertight": self.mesh.is_watertight(),
                 "components": int(self.mesh.components().max()) + 1,
+                "unseen_share": None if unseen is None else round(unseen, 4),
             },
             "views": [asdict(score) for score in self.scores],
             "mean": {"psnr_db": round(self.psnr_db, 3), "silhouette_iou": round(self.silhouette_iou, 4)},
