@@ -11,6 +11,7 @@ from meshwright import ColorOptions, FitOptions, ShapeOptions, reconstruct
 from meshwright.cameras import Cameras
 from meshwright.mesh import Mesh, subdivide
 from meshwright.raster import render
+from meshwright.reconstruct import StartShape, finish, start_shape
 from meshwright.shape.carve import carve
 from meshwright.shape.carve.fit import DENSITY_PER_CELL, best_transmittance, render_and_differentiate
 from meshwright.shape.carve.grid import Scene
@@ -18,6 +19,7 @@ from meshwright.shape.carve.rays import RaySamples, corner_offsets
 from meshwright.shape.carve.surface import fill_silhouettes
 from meshwright.shape.carve.sweep import sweep_depths
 from meshwright.shape.hull import visual_hull
+from meshwright.shape.refine.stages import STAGES
 from meshwright.views import Views
 
 SIZE_PX = 128
@@ -129,6 +131,30 @@ def test_the_road_begins_with_what_was_asked_for(carving):
         return mesh.volume()
 
     assert volume("carve") < 0.95 * volume("hull")
+
+
+def test_both_starts_are_made_only_where_a_fit_will_choose_and_carving_changes_something(carving):
+    views, _, _ = carving
+    auto = ShapeOptions(start="auto", resolution=24)
+    both = start_shape(views, shape=auto)
+    assert both.carved is not None
+    assert both.carved.is_watertight()
+    assert both.carved.volume() < 0.95 * both.mesh.volume()
+    assert start_shape(views, shape=auto, fit=FitOptions(refine="off")).carved is None
+    assert start_shape(views[:2], shape=auto).carved is None
+
+
+def test_the_better_start_of_both_is_finished(carving, monkeypatch):
+    """Pillars: the hull's webs between them are of the wrong colours."""
+    (stage, *_) = STAGES["fast"]
+    stages = tuple(dataclasses.replace(stage, vertices=1500, largest_px=px, steps=6) for px in (64, 128))
+    monkeypatch.setitem(STAGES, "fast", stages)
+    views, hull, carved = carving
+    start = StartShape(hull.mesh(), carved=carved.mesh())
+    finished = finish(start, views, color=ColorOptions(vertex_colors=True))
+    assert finished.refined is not None
+    assert finished.refined.start == 1
+    assert finished.mesh.volume() < 0.95 * hull.mesh().volume()
 
 
 def test_too_few_views_leave_the_hull():

@@ -15,7 +15,7 @@ from meshwright.evaluate import ShapeScores, SurfaceSamples, compare_shapes
 from meshwright.mesh import subdivide
 from meshwright.raster import render
 from meshwright.shape import grid, marching_cubes, visual_hull
-from meshwright.shape.refine import Refined, fit, refine
+from meshwright.shape.refine import Refined, fit, refine, refine_best
 from meshwright.shape.refine.smoother import Smoother
 from meshwright.shape.refine.stages import STAGES
 from meshwright.shape.remesh import edge_length_for, remesh
@@ -331,6 +331,61 @@ def test_a_mesh_without_surface_is_refused(faces):
     _, views = perfect()
     with pytest.raises(InputError, match="no surface"):
         refine(Mesh(torch.eye(3), faces), views)
+
+
+# --- of several starts ------------------------------------------------------------------------------------------
+
+
+def apart(distance: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Two balls one behind the other."""
+    middle = torch.tensor([distance, 0.0, 0.0])
+    return lambda p: torch.minimum((p - middle).norm(dim=1), (p + middle).norm(dim=1)) - 0.3
+
+
+@pytest.mark.parametrize("level", ["fast", "full"])
+def test_of_two_starts_the_one_that_predicts_the_pictures_is_kept_whatever_their_order(monkeypatch, level):
+    """Two balls, and a bar that fills the gap between them, which only colours contradict from these cameras."""
+    stages = tuple(dataclasses.replace(stage, vertices=600, largest_px=SIZE_PX, steps=4) for stage in STAGES[level][:2])
+    monkeypatch.setitem(STAGES, level, stages)
+    balls = apart(0.4)
+    truth = solid(balls)
+    cameras = Cameras.spherical([-25.0, -8.0, 8.0, 25.0], [0.0, 12.0, -12.0, 0.0], 4.0, 30.0)
+    views = photographed(truth, cameras)
+    sound = solid(balls, 32)
+    webbed = solid(
+        lambda p: torch.minimum(balls(p), torch.maximum(p[:, 1:].norm(dim=1) - 0.3, p[:, 0].abs() - 0.4)), 32
+    )
+    for meshes in ([sound, webbed], [webbed, sound]):
+        refined = refine_best(meshes, views, level=level)
+        assert meshes[refined.start] is sound
+        assert refined.prediction_errors[refined.start] == min(refined.prediction_errors)
+        assert int(refined.mesh.components().max()) + 1 == 2
+    assert torch.equal(refined.mesh.vertices, refine(sound, views, level=level).mesh.vertices)
+
+
+def test_of_equal_starts_the_first_is_kept_and_refined_as_if_it_were_alone(hasty):
+    mesh, views = visual_hull(photographed(solid(cube), rig(6)), 24).mesh(), photographed(solid(cube), rig(6))
+    shares: list[float] = []
+    both = refine_best([mesh, mesh], views, progress=lambda stage, share, *said: shares.append(share))
+    assert both.start == 0
+    assert both.prediction_errors[0] == both.prediction_errors[1]
+    alone = refine(mesh, views)
+    assert alone.prediction_errors == ()
+    assert torch.equal(both.mesh.vertices, alone.mesh.vertices)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    # Two starts through all stages but the last, which one of them goes through.
+    assert len(shares) == 1 + 5 * (2 * (len(STAGES["fast"]) - 1) + 1)
+
+
+def test_a_time_budget_holds_for_all_starts_together(hasty, monkeypatch):
+    views = photographed(solid(cube), rig(6))
+    hull = visual_hull(views, resolution=24).mesh()
+    ticks = iter(range(1_000_000))
+    monkeypatch.setattr(fit, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))  # a second a look
+    looks: list[float] = []
+    refine_best([hull, hull], views, time_budget_s=20.0, progress=lambda stage, share, *said: looks.append(share))
+    assert 2 < len(looks) < 22
 
 
 # --- even triangles ---------------------------------------------------------------------------------------------

@@ -15,11 +15,12 @@ from meshwright.mesh import Mesh
 from meshwright.model import InstantMesh, InstantNeRF
 from meshwright.options import ColorOptions, FitOptions, RunOptions, ShapeOptions, Surface, require_unset
 from meshwright.progress import Progress, silent
-from meshwright.shape import Refined, carve, decimate, visual_hull
-from meshwright.shape import refine as refine_shape
+from meshwright.shape import LEAST_VIEWS, Refined, VisualHull, carve, decimate, visual_hull
+from meshwright.shape import refine_best as refine_shape
 from meshwright.views import Views
 
 _CARVED_RESOLUTION = 96  # cells cubed, at most: carving compares pictures of 160 px, which show no more
+_UNCHANGED = 0.98  # share of the hull's volume from which a carved hull is taken for the same
 _MODEL_PICTURE_PX = 320  # the size the published weights were trained on
 _NEARLY_KNOWN = ("sv3d", "orbit")  # rigs of generated videos, whose frames are only nearly where they claim to be
 
@@ -44,7 +45,7 @@ def reconstruct(
             no effect.
     """
     views = views.to(resolve_device(device))
-    start = start_shape(views, model=model, shape=shape, progress=progress)
+    start = start_shape(views, model=model, shape=shape, fit=fit, progress=progress)
     return finish(start, views, fit=fit, color=color, seed=seed, progress=progress).mesh.to("cpu")
 
 
@@ -53,11 +54,13 @@ class StartShape:
     """A shape to go on from. ``color_field``: what is known of colours (sRGB) where no view looks.
 
     ``rejected_views``: numbers of views whose silhouettes contradict the others and were left out.
+    ``carved``: the same object carved, if it is to be found out which of both is the better start.
     """
 
     mesh: Mesh
     color_field: ColorField | None = None
     rejected_views: tuple[int, ...] = ()
+    carved: Mesh | None = None
 
 
 def start_shape(
@@ -65,9 +68,12 @@ def start_shape(
     *,
     model: InstantNeRF | InstantMesh | None = None,
     shape: ShapeOptions = ShapeOptions(),
+    fit: FitOptions = FitOptions(),
     progress: Progress = silent,
 ) -> StartShape:
     """The visual hull on a grid of about ``shape.resolution`` cubed cells, carved or not, or what a model sees.
+
+    If ``shape.start`` is auto, hull and carved hull both, for the fit to choose; without a fit the hull.
 
     A model (see `meshwright.load_model`) has its own grid and gives colours as well.
 
@@ -75,11 +81,16 @@ def start_shape(
         InputError: the views see nothing, or contradict each other wholly; the model has no use for an option.
     """
     if model is None:
-        carved = shape.start == "carve"
-        hull = visual_hull(views, min(shape.resolution, _CARVED_RESOLUTION) if carved else shape.resolution, progress)
-        if carved:
-            hull = carve(views, hull, progress)
-        return StartShape(hull.mesh(shape.surface), rejected_views=hull.rejected_views)
+        if shape.start == "carve":
+            hull = _carved(views, shape.resolution, progress)
+            return StartShape(hull.mesh(shape.surface), rejected_views=hull.rejected_views)
+        hull = visual_hull(views, shape.resolution, progress)
+        mesh, carved = hull.mesh(shape.surface), None
+        if shape.start == "auto" and fit.refine != "off" and len(views) >= LEAST_VIEWS:
+            carved = _carved(views, shape.resolution, progress).mesh(shape.surface)
+            if carved.volume() > _UNCHANGED * mesh.volume():
+                carved = None
+        return StartShape(mesh, rejected_views=hull.rejected_views, carved=carved)
     if shape.start != ShapeOptions.start:
         require_unset("a model, which is the start itself", start=shape.start)
     if shape.resolution != ShapeOptions.resolution:
@@ -87,6 +98,10 @@ def start_shape(
     if not isinstance(model, InstantMesh) and shape.surface != ShapeOptions.surface:
         require_unset("a NeRF model, whose surface comes from marching cubes", surface=shape.surface)
     return model_shape(model.to(views.images.device), views, shape.surface, progress)
+
+
+def _carved(views: Views, resolution: int, progress: Progress) -> VisualHull:
+    return carve(views, visual_hull(views, min(resolution, _CARVED_RESOLUTION), progress), progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +135,7 @@ def finish(
         raise InputError("`colors='model'`: there is no model to take colours from; give a `model` or leave it out")
     if fit.refine != "off":
         refined = refine_shape(
-            mesh,
+            [mesh] if start.carved is None else [mesh, start.carved],
             views,
             level=fit.refine,
             refine_cameras=views.rig in _NEARLY_KNOWN if fit.refine_cameras is None else fit.refine_cameras,

@@ -227,7 +227,8 @@ def _start(
         model = load_model(
             where.model, model_dir=where.model_dir, revision=where.revision, device=device, progress=progress
         )
-    return start_shape(views, model=model, shape=groups[road.ShapeOptions], progress=progress)
+    fit = groups[road.FitOptions]
+    return start_shape(views, model=model, shape=groups[road.ShapeOptions], fit=fit, progress=progress)
 
 
 def _mesh_among(source: Path, folder: Path) -> Path:

@@ -83,7 +83,7 @@ class Reconstruct:
             model = None if name == "none" else load_model(
                 name, model_dir=places.model_dir, revision=places.revision, device=device, progress=progress
             )  # fmt: skip
-            start = start_shape(views, model=model, shape=self.shape, progress=progress)
+            start = start_shape(views, model=model, shape=self.shape, fit=self.fit, progress=progress)
             finished = finish(start, views, fit=self.fit, color=self.color, seed=self.run.seed, progress=progress)
             return views, start, finished
 

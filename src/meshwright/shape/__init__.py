@@ -4,7 +4,7 @@
 it shows what the pictures show; `remesh` and `decimate` change its triangles, not its shape.
 """
 
-from meshwright.shape.carve import carve
+from meshwright.shape.carve import LEAST_VIEWS, carve
 from meshwright.shape.flexicubes import (
     SurfaceCubes,
     extract,
@@ -17,11 +17,12 @@ from meshwright.shape.flexicubes import (
 )
 from meshwright.shape.hull import VisualHull, outline_distances_px, visual_hull
 from meshwright.shape.marching_cubes import marching_cubes
-from meshwright.shape.refine import Refined, refine
+from meshwright.shape.refine import Refined, refine, refine_best
 from meshwright.shape.remesh import edge_length_for, remesh
 from meshwright.shape.simplify import decimate
 
 __all__ = [
+    "LEAST_VIEWS",
     "Refined",
     "SurfaceCubes",
     "VisualHull",
@@ -36,6 +37,7 @@ __all__ = [
     "marching_cubes",
     "outline_distances_px",
     "refine",
+    "refine_best",
     "remesh",
     "repair_empty",
     "surface_cubes",

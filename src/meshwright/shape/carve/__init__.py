@@ -16,7 +16,9 @@ from meshwright.shape.carve.sweep import sweep
 from meshwright.shape.hull import VisualHull
 from meshwright.views import Views
 
-__all__ = ["carve"]
+__all__ = ["LEAST_VIEWS", "carve"]
+
+LEAST_VIEWS = 3  # a depth is found by two other pictures that agree
 
 _MOST_VIEWS = 24  # more views say little more and cost as much as the first
 
@@ -28,7 +30,7 @@ def carve(views: Views, hull: VisualHull, progress: Progress = silent) -> Visual
     The field returned is roughly a distance near its surface only. With fewer than three views it is the hull.
     """
     kept = [i for i in range(len(views)) if i not in hull.rejected_views]
-    if len(kept) < 3:
+    if len(kept) < LEAST_VIEWS:
         return hull
     kept = [kept[i * len(kept) // _MOST_VIEWS] for i in range(_MOST_VIEWS)] if len(kept) > _MOST_VIEWS else kept
     used = views[kept].to("cpu")

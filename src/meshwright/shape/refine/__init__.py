@@ -4,6 +4,6 @@
 `validation` how good a state is: the best on withheld pixels comes back, or the start if that is clearly better.
 """
 
-from meshwright.shape.refine.fit import Refined, refine
+from meshwright.shape.refine.fit import Refined, refine, refine_best
 
-__all__ = ["Refined", "refine"]
+__all__ = ["Refined", "refine", "refine_best"]

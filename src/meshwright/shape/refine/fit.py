@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +21,7 @@ from meshwright.shape.refine.scene import Topology, nearest_views, render_geomet
 from meshwright.shape.refine.smoother import SmoothSteps
 from meshwright.shape.refine.stages import Stage, stages_for
 from meshwright.shape.refine.terms import Evidence, LossTerms, loss_terms
-from meshwright.shape.refine.validation import validation_error
+from meshwright.shape.refine.validation import prediction_error, validation_error
 from meshwright.shape.refine.view_weights import estimate_view_weights
 from meshwright.shape.remesh import edge_length_for, remesh
 from meshwright.threads import one_torch_thread
@@ -45,6 +45,7 @@ class Refined:
     given depths, in the size of the mesh, and normals) on pixels withheld from the fit, predicted from the other views
     by way of the mesh. The second is never larger than the first by more than 1e-4 (0.01 rms).
     ``view_weights``: 1 for views that agree with the others, towards 0 for those that do not and were disregarded.
+    ``start``: number of the mesh that this came of. ``prediction_errors``: of each mesh, where there were several.
     """
 
     mesh: Mesh
@@ -52,6 +53,8 @@ class Refined:
     error_before: float
     error_after: float
     view_weights: Float[Tensor, " views"]
+    start: int = 0
+    prediction_errors: tuple[float, ...] = ()
 
 
 @one_torch_thread()
@@ -77,24 +80,94 @@ def refine(
     Raises:
         InputError: the mesh has no surface, or ``time_budget_s`` is not positive.
     """
-    if not mesh.area() > 0:
+    return refine_best(
+        [mesh],
+        views,
+        level=level,
+        refine_cameras=refine_cameras,
+        time_budget_s=time_budget_s,
+        seed=seed,
+        progress=progress,
+        observe=observe,
+    )
+
+
+@one_torch_thread()
+def refine_best(
+    meshes: Sequence[Mesh],
+    views: Views,
+    *,
+    level: Literal["fast", "full"] = "fast",
+    refine_cameras: bool = False,
+    time_budget_s: float | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+    observe: Callable[[Mesh], None] | None = None,
+) -> Refined:
+    """`refine` from several starts, of any topology; what predicts the pictures best from each other is kept.
+
+    At level fast they are compared before the last stage, which has most of the work, and one goes on; at full, in the
+    end. Where they are equal the first is kept.
+
+    Raises:
+        InputError: a mesh has no surface, or ``time_budget_s`` is not positive.
+    """
+    if not all(mesh.area() > 0 for mesh in meshes):
         raise InputError("the mesh to refine has no surface; give one whose faces have an area")
     if time_budget_s is not None and not time_budget_s > 0:
         raise InputError(f"a time budget of {time_budget_s:g} s leaves no time to refine; give a positive one")
-    start = mesh.replace(vertex_colors=None, uv=None, uv_faces=None, texture=None)
+    starts = [mesh.replace(vertex_colors=None, uv=None, uv_faces=None, texture=None) for mesh in meshes]
     normalized, frame = views.normalized()
+<<<<<<< HEAD
     fit = _Fit(frame.normalize_mesh(start), normalized, level, refine_cameras, seed, progress)
     if observe is not None:
         fit.observe = lambda mesh: observe(frame.restore_mesh(mesh))
     fit.run(math.inf if time_budget_s is None else time_budget_s)
+=======
+    fits = [_Fit(frame.normalize_mesh(start), normalized, level, refine_cameras, seed) for start in starts]
+    kept, errors = _run(fits, level, math.inf if time_budget_s is None else time_budget_s, progress)
+    fit = fits[kept]
+>>>>>>> da5e8fb (wip: refine_best, start auto, eval_shapes)
     best = fit.best
     return Refined(
-        start if best is fit.start else frame.restore_mesh(best.mesh),
+        starts[kept] if best is fit.start else frame.restore_mesh(best.mesh),
         dataclasses.replace(views, cameras=frame.restore_cameras(best.cameras)) if refine_cameras else views,
         fit.start.error,
         best.error,
         fit.view_weights,
+        kept,
+        errors,
     )
+
+
+def _run(fits: "Sequence[_Fit]", level: str, time_budget_s: float, progress: Progress) -> tuple[int, tuple[float, ...]]:
+    """Run the fits' stages, each for its share of the time. Returns which fit is kept, and the errors it is kept by."""
+    began = time.monotonic()
+    count = len(fits[0].costs)  # stages follow from the views
+    # One stage alone cannot be judged before it: what a mesh predicts before it is fitted says nothing.
+    alone = count - 1 if level == "fast" and len(fits) > 1 and count > 1 else count
+    runs = [(fit, stage) for fit in fits for stage in range(alone)]
+    work = sum(fit.costs[stage] for fit, stage in runs) + sum(fits[0].costs[alone:])
+    done, kept, errors = 0.0, 0, tuple[float, ...]()
+
+    def run_stage(fit: "_Fit", stage: int) -> None:
+        nonlocal done
+        cost = fit.costs[stage]
+        deadline = began + time_budget_s * (done + cost) / work
+        fit.run_stage(
+            stage, deadline, lambda share, what: progress("refine", min((done + share * cost) / work, 0.999), what)
+        )
+        done += cost
+
+    for fit, stage in runs:
+        run_stage(fit, stage)
+    if len(fits) > 1:
+        errors = tuple(fit.prediction_error() for fit in fits)
+        kept = errors.index(min(errors))
+    for stage in range(alone, count):
+        run_stage(fits[kept], stage)
+    progress("refine", 1.0, fits[kept].errors_so_far())
+    return kept, errors
 
 
 def views_of_step(step: int, count: int) -> Int[Tensor, " chosen"]:
@@ -113,33 +186,26 @@ class _State:
 class _Fit:
     """What lasts from step to step: mesh and cameras at hand, weights of the views, first and best state."""
 
-    def __init__(
-        self, mesh: Mesh, views: Views, level: str, refine_cameras: bool, seed: int, progress: Progress
-    ) -> None:
-        self._views, self._seed, self._progress = views, seed, progress
+    def __init__(self, mesh: Mesh, views: Views, level: str, refine_cameras: bool, seed: int) -> None:
+        self._views, self._seed = views, seed
         self._stages = stages_for(level, views)
+        self.costs = [float(stage.steps * stage.largest_px**2) for stage in self._stages]
         self._vertices, self._faces = mesh.vertices, mesh.faces
         self._size = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm()) / 2
         self._neighbors = nearest_views(views.cameras, _NEIGHBORS)
         self._poses = PoseCorrections(views.cameras) if refine_cameras else None
+        self._reached = 0  # number of the last stage so far
         self._random = torch.Generator().manual_seed(seed)
         self._validated = Pictures.of(views, self._stages[-1].largest_px, seed)
         self.view_weights = torch.ones(len(views)).to(views.images)
         self.best = self.start = self._state(mesh)
         self.observe: Callable[[Mesh], None] | None = None
 
-    def run(self, time_budget_s: float) -> None:
-        """Run all stages, each for its share of the time."""
-        began = time.monotonic()
-        costs = torch.tensor([stage.steps * stage.largest_px**2 for stage in self._stages], dtype=torch.float64)
-        shares = (costs.cumsum(0) / costs.sum()).tolist()
-        for number, stage in enumerate(self._stages):
-            self._run_stage(number, stage, began + time_budget_s * shares[number])
-        self._progress("refine", 1.0, self._errors_so_far())
-
-    def _run_stage(self, number: int, stage: Stage, deadline: float) -> None:
+    def run_stage(self, number: int, deadline: float, progress: Callable[[float, str], None]) -> None:
+        self._reached = number
         if time.monotonic() > deadline:
             return
+        stage = self._stages[number]
         length = edge_length_for(self._vertices, self._faces, stage.vertices)
         self._vertices, self._faces = remesh(self._vertices, self._faces, length)
         pictures = Pictures.of(self._views, stage.largest_px, self._seed)
@@ -159,12 +225,18 @@ class _Fit:
             last = step + 1 == stage.steps or time.monotonic() > deadline
             if last or (number + 1 == len(self._stages) and (step + 1) % _VALIDATE == 0):
                 self._keep_if_better()
-            done = (number + (step + 1) / stage.steps) / len(self._stages)
-            self._progress("refine", min(done, 0.999), f"{terms}; {self._errors_so_far()}")
+            progress((step + 1) / stage.steps, f"{terms}; {self.errors_so_far()}")
             if last:
                 return
 
-    def _errors_so_far(self) -> str:
+    def prediction_error(self) -> float:
+        """How badly each picture is predicted from the others: by the best state in the end, before by that at hand."""
+        ended = self._reached + 1 == len(self._stages)
+        state = self.best if ended else self._state(Mesh(self._vertices, self._faces))
+        pictures = Pictures.of(self._views, self._stages[self._reached].largest_px, self._seed)
+        return prediction_error(state.mesh, state.cameras, pictures, self._neighbors)
+
+    def errors_so_far(self) -> str:
         return f"withheld error {self.start.error:.5f} -> {self.best.error:.5f}"
 
     def _cameras(self) -> Cameras:

@@ -1,5 +1,8 @@
 """How good a mesh and cameras are: how well they predict pixels that were withheld from the fit."""
 
+import dataclasses
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -8,7 +11,7 @@ from torch.nn.functional import avg_pool2d
 from meshwright.cameras import Cameras
 from meshwright.mesh import Mesh
 from meshwright.shape.refine.pyramid import Pictures
-from meshwright.shape.refine.scene import Topology, compare_views, render_geometry
+from meshwright.shape.refine.scene import RenderedGeometry, Topology, compare_views, render_geometry
 from meshwright.shape.refine.terms import depth_offset, normal_offset
 
 _INSIDE = 0.99  # coverage of pixels that show nothing but the object
@@ -27,6 +30,45 @@ def validation_error(
     """
     rendered = render_geometry(mesh.vertices, Topology.of(mesh.faces), cameras, *pictures.alpha.shape[1:])
     at = ((rendered.fragments.face_ids >= 0) & pictures.withheld).nonzero().unbind(1)
+    colors = _predicted_colors(rendered, at, cameras, pictures, neighbors)
+    # Colours count where picture and mesh are wholly object: what outlines mix in is counted as coverage.
+    inside = (pictures.opaque & (rendered.coverage > _INSIDE))[at]
+    squared = _outline_offset(rendered.coverage, pictures.alpha).square()
+    squared[at] += torch.where(inside, (colors - pictures.colors[at]).square().mean(1), 0)
+    if pictures.depth_z is not None:
+        squared = squared + depth_offset(rendered, pictures, size).square()
+    if pictures.normals is not None:
+        squared = squared + normal_offset(mesh, rendered, pictures) / 4
+    errors = (squared * pictures.withheld).sum(dim=(1, 2)) / pictures.withheld.sum(dim=(1, 2)).clamp(min=1)
+    counted = len(errors) - int(_DROPPED * len(errors))
+    return float(errors.sort().values[:counted].mean())
+
+
+@torch.no_grad()
+def prediction_error(mesh: Mesh, cameras: Cameras, pictures: Pictures, neighbors: Int[Tensor, "views others"]) -> float:
+    """Mean squared error of all the object's colours as the other views predict them by way of the mesh.
+
+    For choosing between meshes of different topology, refined alike. A surface where there is none takes the colours of
+    what lies behind it from one view and shows them in another; what one view alone sees is predicted by a mean.
+    Coverage does not count: by outlines a hull is as good as the truth, and thin parts are torn in any refined mesh.
+    """
+    every = dataclasses.replace(pictures, kept=torch.ones_like(pictures.kept))
+    rendered = render_geometry(mesh.vertices, Topology.of(mesh.faces), cameras, *pictures.alpha.shape[1:])
+    inside = pictures.opaque & (rendered.coverage > _INSIDE) & (rendered.fragments.face_ids >= 0)
+    at = inside.nonzero().unbind(1)
+    colors = _predicted_colors(rendered, at, cameras, every, neighbors)
+    squared = (colors - pictures.colors[at]).square().mean(1)
+    return float(squared.mean()) if len(squared) > 0 else math.inf
+
+
+def _predicted_colors(
+    rendered: RenderedGeometry,
+    at: tuple[Tensor, ...],
+    cameras: Cameras,
+    pictures: Pictures,
+    neighbors: Int[Tensor, "views others"],
+) -> Float[Tensor, "pixels 3"]:
+    """Colours of pixels ``at`` (views, rows, columns), as the neighbours of their views show the same surface."""
     total = torch.zeros_like(rendered.points[at])
     weight = torch.zeros_like(total[:, :1])
     for other in neighbors.unbind(1):
@@ -43,18 +85,7 @@ def validation_error(
         total += comparison.weight[:, None] * comparison.colors
         weight += comparison.weight[:, None]
     mean = _mean_colors(pictures)[at[0]]
-    colors = torch.where(weight > 0, total / weight.clamp(min=torch.finfo(weight.dtype).tiny), mean)
-    # Colours count where picture and mesh are wholly object: what outlines mix in is counted as coverage.
-    inside = (pictures.opaque & (rendered.coverage > _INSIDE))[at]
-    squared = _outline_offset(rendered.coverage, pictures.alpha).square()
-    squared[at] += torch.where(inside, (colors - pictures.colors[at]).square().mean(1), 0)
-    if pictures.depth_z is not None:
-        squared = squared + depth_offset(rendered, pictures, size).square()
-    if pictures.normals is not None:
-        squared = squared + normal_offset(mesh, rendered, pictures) / 4
-    errors = (squared * pictures.withheld).sum(dim=(1, 2)) / pictures.withheld.sum(dim=(1, 2)).clamp(min=1)
-    counted = len(errors) - int(_DROPPED * len(errors))
-    return float(errors.sort().values[:counted].mean())
+    return torch.where(weight > 0, total / weight.clamp(min=torch.finfo(weight.dtype).tiny), mean)
 
 
 def _outline_offset(
