@@ -191,6 +191,17 @@ def test_ply_takes_its_vertex_colours_from_a_texture(tmp_path):
         assert float((candidates - color).abs().amax(1).min()) < 1e-6
 
 
+def test_a_ply_says_how_many_pictures_see_each_vertex_where_that_is_known(tmp_path):
+    mesh = colored_box()
+    counts = torch.arange(len(mesh.vertices)) * 100
+    save_mesh(mesh.replace(view_counts=counts), tmp_path / "box.ply")
+    save_mesh(mesh, tmp_path / "plain.ply")
+    read = trimesh.load(tmp_path / "box.ply", process=False).metadata["_ply_raw"]["vertex"]["data"]
+    assert read["view_count"].ravel().tolist() == counts.tolist()
+    assert b"view_count" not in (tmp_path / "plain.ply").read_bytes()
+    torch.testing.assert_close(load_mesh(tmp_path / "box.ply").vertices, load_mesh(tmp_path / "plain.ply").vertices)
+
+
 def test_save_is_a_method_of_the_mesh(tmp_path):
     colored_box().save(str(tmp_path / "box.PLY"))
     assert load_mesh(tmp_path / "box.PLY").vertex_colors is not None

@@ -103,11 +103,11 @@ def test_a_wide_picture_is_squared_without_moving_its_cameras():
 def test_cameras_of_orbits_may_move_unless_told_otherwise(monkeypatch, rig, asked, expected):
     told = []
 
-    def refine_shape(mesh, views, *, refine_cameras, **_):
+    def refine_best(meshes, views, *, refine_cameras, **_):
         told.append(refine_cameras)
-        return Refined(mesh, views, 1.0, 1.0, torch.ones(len(views)))
+        return Refined(meshes[0], views, 1.0, 1.0, torch.ones(len(views)))
 
-    monkeypatch.setattr(sys.modules["meshwright.reconstruct"], "refine_shape", refine_shape)
+    monkeypatch.setattr(sys.modules["meshwright.reconstruct"], "refine_best", refine_best)
     views = dataclasses.replace(golden_views(32, 32), rig=rig)
     ball = marching_cubes((grid(12, 2.0).norm(dim=1) - 0.7).reshape(13, 13, 13), scale=2.0)
     finish(StartShape(ball), views, fit=FitOptions(refine_cameras=asked), color=ColorOptions(vertex_colors=True))

@@ -92,7 +92,7 @@ class ShapeOptions:
     """The shape to start from."""
 
     start: Start = "hull"
-    """The visual hull of the silhouettes, or carve: that without what the colours of the pictures look through."""
+    """The silhouettes' visual hull; carve: without what the colours look through; auto: the better after fitting both."""
 
     resolution: int = 128
     """The visual hull's grid has about this many cells cubed; models have their own."""

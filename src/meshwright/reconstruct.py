@@ -15,8 +15,7 @@ from meshwright.mesh import Mesh
 from meshwright.model import InstantMesh, InstantNeRF
 from meshwright.options import ColorOptions, FitOptions, RunOptions, ShapeOptions, Surface, require_unset
 from meshwright.progress import Progress, silent
-from meshwright.shape import LEAST_VIEWS, Refined, VisualHull, carve, decimate, visual_hull
-from meshwright.shape import refine_best as refine_shape
+from meshwright.shape import LEAST_VIEWS, Refined, VisualHull, carve, decimate, refine_best, visual_hull
 from meshwright.views import Views
 
 _CARVED_RESOLUTION = 96  # cells cubed, at most: carving compares pictures of 160 px, which show no more
@@ -134,7 +133,7 @@ def finish(
     if color.colors == "model" and field is None:
         raise InputError("`colors='model'`: there is no model to take colours from; give a `model` or leave it out")
     if fit.refine != "off":
-        refined = refine_shape(
+        refined = refine_best(
             [mesh] if start.carved is None else [mesh, start.carved],
             views,
             level=fit.refine,

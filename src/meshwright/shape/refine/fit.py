@@ -116,18 +116,15 @@ def refine_best(
         raise InputError("the mesh to refine has no surface; give one whose faces have an area")
     if time_budget_s is not None and not time_budget_s > 0:
         raise InputError(f"a time budget of {time_budget_s:g} s leaves no time to refine; give a positive one")
-    starts = [mesh.replace(vertex_colors=None, uv=None, uv_faces=None, texture=None) for mesh in meshes]
+    bare = {"vertex_colors": None, "uv": None, "uv_faces": None, "texture": None, "view_counts": None}
+    starts = [mesh.replace(**bare) for mesh in meshes]
     normalized, frame = views.normalized()
-<<<<<<< HEAD
-    fit = _Fit(frame.normalize_mesh(start), normalized, level, refine_cameras, seed, progress)
-    if observe is not None:
-        fit.observe = lambda mesh: observe(frame.restore_mesh(mesh))
-    fit.run(math.inf if time_budget_s is None else time_budget_s)
-=======
     fits = [_Fit(frame.normalize_mesh(start), normalized, level, refine_cameras, seed) for start in starts]
+    if observe is not None:
+        for one in fits:
+            one.observe = lambda mesh: observe(frame.restore_mesh(mesh))
     kept, errors = _run(fits, level, math.inf if time_budget_s is None else time_budget_s, progress)
     fit = fits[kept]
->>>>>>> da5e8fb (wip: refine_best, start auto, eval_shapes)
     best = fit.best
     return Refined(
         starts[kept] if best is fit.start else frame.restore_mesh(best.mesh),
