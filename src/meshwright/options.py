@@ -92,7 +92,7 @@ class ShapeOptions:
     """The shape to start from."""
 
     start: Start = "hull"
-    """The outlines' visual hull; carve: without what colours look through; auto: both are fitted, the better is kept."""
+    """The outlines' hull; carve: without what colours look through; auto: both are fitted and the better is kept."""
 
     resolution: int = 128
     """The visual hull's grid has about this many cells cubed; models have their own."""
