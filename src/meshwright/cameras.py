@@ -18,6 +18,9 @@ from numpy import ndarray
 from torch import Tensor
 
 SV3D_FOV_DEG = 33.8
+_LEAST_TURN = (
+    3e-3  # variance of the cameras' horizontal axes across the first of their directions: an arc of 10 degrees
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +69,25 @@ class Cameras:
         t = -(R_camera_world @ self.T_world_camera[:, :3, 3:])
         bottom = self.T_world_camera[:, 3:, :]
         return torch.cat([torch.cat([R_camera_world, t], dim=2), bottom], dim=1)
+
+    def up(self) -> Float[Tensor, "3"]:
+        """Which way is up in the world (unit length, float64), as people hold cameras: level.
+
+        The horizontal axes of level cameras are all across one direction, which is found exactly; cameras that are
+        not quite level average out. Where the cameras lie on their sides, it is their vertical axes; which way that
+        direction points, upright pictures tell, else that objects are seen from above. Cameras that stand too close to
+        each other for that have the mean of their tops. Turning the world turns the answer.
+        """
+        R = self.T_world_camera[:, :3, :3].detach().cpu().double()
+        top, backward = R[:, :, 1].mean(0), R[:, :, 2].mean(0)
+        levels = [torch.linalg.eigh(axis.T @ axis / len(axis)) for axis in (R[:, :, 0], R[:, :, 1])]
+        sideways = bool(levels[1][0][1] - levels[1][0][0] > levels[0][0][1] - levels[0][0][0])
+        values, vectors = levels[int(sideways)]
+        if not bool(values[1] > 4 * values[0] + _LEAST_TURN):
+            return torch.nn.functional.normalize(top if float(top.norm()) > 0.1 else R[0, :, 1], dim=0)
+        up = vectors[:, 0]
+        along = float(top @ up)
+        return up if (float(backward @ up) if sideways or abs(along) < 0.05 else along) >= 0 else -up
 
     def difference(self, other: "Cameras") -> tuple[Float[Tensor, " views"], Float[Tensor, " views"]]:
         """How far each camera is turned (degrees) and moved (world units) against the same one of ``other``."""

@@ -20,6 +20,7 @@ Start = Literal["auto", "hull", "carve"]
 FitLevel = Literal["fast", "full"]
 RefineLevel = Literal["off", "fast", "full"]
 Colors = Literal["views", "model"]
+Frame = Literal["auto", "input", "object"]
 MeshFormat = Literal["glb", "obj", "ply", "stl"]
 
 
@@ -159,6 +160,9 @@ class OutputOptions:
     format: tuple[MeshFormat, ...] = ("glb",)
     """Formats of the mesh: any of glb, obj, ply, stl."""
 
+    frame: Frame = "auto"
+    """Where the mesh is: in the input's world, or upright about the origin in [-1, 1]; auto: the input's, if chosen."""
+
     turntable: bool = False
     """Also write turntable.mp4."""
 
@@ -167,6 +171,7 @@ class OutputOptions:
             raise InputError(f"`format`: names no format; use one or more of {', '.join(get_args(MeshFormat))}")
         for name in self.format:
             _require_choice("format", name, MeshFormat)
+        _require_choice("frame", self.frame, Frame)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The road: posed pictures in, a textured mesh out, readable top to bottom."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,10 +14,19 @@ from meshwright.errors import InputError
 from meshwright.images import resize
 from meshwright.mesh import Mesh
 from meshwright.model import InstantMesh, InstantNeRF
-from meshwright.options import ColorOptions, FitOptions, RunOptions, ShapeOptions, Surface, require_unset
+from meshwright.options import (
+    ColorOptions,
+    FitOptions,
+    Frame,
+    OutputOptions,
+    RunOptions,
+    ShapeOptions,
+    Surface,
+    require_unset,
+)
 from meshwright.progress import Progress, silent
 from meshwright.shape import LEAST_VIEWS, Refined, VisualHull, carve, decimate, refine_best, visual_hull
-from meshwright.views import Views
+from meshwright.views import ObjectFrame, Views
 
 _CARVED_RESOLUTION = 96  # cells cubed, at most: carving compares pictures of 160 px, which show no more
 _UNCHANGED = 0.98  # share of the hull's volume from which a carved hull is taken for the same
@@ -46,6 +56,24 @@ def reconstruct(
     views = views.to(resolve_device(device))
     start = start_shape(views, model=model, shape=shape, fit=fit, progress=progress)
     return finish(start, views, fit=fit, color=color, seed=seed, progress=progress).mesh.to("cpu")
+
+
+def in_output_frame(views: Views, frame: Frame = OutputOptions.frame) -> tuple[Views, ObjectFrame]:
+    """The views in the frame that results are to be given in, and that frame: what it restores is in the input's world.
+
+    ``auto`` keeps the input's world where somebody chose its axes, unless it lies so far away that the numbers of mesh
+    files lose the object. Rigs are in the object's frame already.
+    """
+    cameras, capture = views.cameras, views.capture
+    chosen = capture is None or (capture.own_axes and capture.up is None)
+    if (
+        frame == "input"
+        or views.rig != "posed"
+        or (frame == "auto" and chosen and cameras.positions.dtype == torch.float32)
+    ):
+        return views, ObjectFrame.world(cameras.positions.dtype)
+    own = ObjectFrame.upright(views)
+    return own.normalize_views(views), own
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,16 +108,19 @@ def start_shape(
         InputError: the views see nothing, or contradict each other wholly; the model has no use for an option.
     """
     if model is None:
+        frame = _own_frame(views)
+        views = frame.normalize_views(views)
         if shape.start == "carve":
             hull = _carved(views, shape.resolution, progress)
-            return StartShape(hull.mesh(shape.surface), rejected_views=hull.rejected_views)
+            return StartShape(frame.restore_mesh(hull.mesh(shape.surface)), rejected_views=hull.rejected_views)
         hull = visual_hull(views, shape.resolution, progress)
         mesh, carved = hull.mesh(shape.surface), None
         if shape.start == "auto" and fit.refine != "off" and len(views) >= LEAST_VIEWS:
             carved = _carved(views, shape.resolution, progress).mesh(shape.surface)
             if carved.volume() > _UNCHANGED * mesh.volume():
                 carved = None
-        return StartShape(mesh, rejected_views=hull.rejected_views, carved=carved)
+        carved = None if carved is None else frame.restore_mesh(carved)
+        return StartShape(frame.restore_mesh(mesh), rejected_views=hull.rejected_views, carved=carved)
     if shape.start != ShapeOptions.start:
         require_unset("a model, which is the start itself", start=shape.start)
     if shape.resolution != ShapeOptions.resolution:
@@ -129,21 +160,27 @@ def finish(
     Raises:
         InputError: the mesh has no faces, or there is no model to take colours of.
     """
-    mesh, field, refined = start.mesh, start.color_field, None
+    world_views, frame, world_field = views, _own_frame(views), start.color_field
+    mesh, views, refined = frame.normalize_mesh(start.mesh), frame.normalize_views(views), None
+    field = None if world_field is None else lambda points: world_field(frame.restore_points(points))
     if color.colors == "model" and field is None:
         raise InputError("`colors='model'`: there is no model to take colours from; give a `model` or leave it out")
     if fit.refine != "off":
         refined = refine_best(
-            [mesh] if start.carved is None else [mesh, start.carved],
+            [mesh] if start.carved is None else [mesh, frame.normalize_mesh(start.carved)],
             views,
             level=fit.refine,
             refine_cameras=views.rig in _NEARLY_KNOWN if fit.refine_cameras is None else fit.refine_cameras,
             time_budget_s=fit.time_budget_s,
             seed=seed,
             progress=progress,
-            observe=observe,
+            observe=None if observe is None else lambda mesh: observe(frame.restore_mesh(mesh)),
         )
+        moved = refined.views is not views
         mesh, views = refined.mesh, refined.views
+        if moved:
+            world_views = dataclasses.replace(world_views, cameras=frame.restore_cameras(views.cameras))
+        refined = dataclasses.replace(refined, mesh=frame.restore_mesh(mesh), views=world_views)
     if fit.faces is not None:
         mesh = decimate(mesh, fit.faces)
     if color.colors == "model" and field is not None:
@@ -157,7 +194,12 @@ def finish(
         mesh = bake_texture(
             mesh, views, texture_size_px=color.texture_size_px, field=field, seed=seed, progress=progress
         )
-    return Finished(mesh, views, refined)
+    return Finished(frame.restore_mesh(mesh), world_views, refined)
+
+
+def _own_frame(views: Views) -> ObjectFrame:
+    """Where the work is done: what a capture becomes does not depend on the place, unit and axes of its world."""
+    return ObjectFrame.upright(views) if views.rig == "posed" else ObjectFrame.world(views.images.dtype)
 
 
 @torch.no_grad()
@@ -174,7 +216,10 @@ def model_shape(
     Raises:
         InputError: the density of a NeRF model nowhere reaches its threshold.
     """
-    views, frame = views.normalized()
+    # A world whose axes nobody chose is turned upright for the model; other worlds are as it was trained in.
+    arbitrary = views.capture is not None and not views.capture.own_axes
+    frame = ObjectFrame.upright(views) if arbitrary else ObjectFrame.of(views)
+    views = frame.normalize_views(views)
     images, embedding = _model_input(views)
     triplane = model.planes(images[None], embedding[None], progress)
     progress("mesh", 0.0)

@@ -1,7 +1,7 @@
 """Views: pictures of one object with their cameras, and where in the world that object is."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +13,21 @@ from meshwright.mesh import Mesh
 
 _LEAST_PARALLAX = 1e-4  # smallest mean squared sine between rays that still tells where they meet
 _SAME = 1e-5  # frames this near to the world's, in its units, are the world's
+_ASIDE = 0.05  # sine of the angle from above the object from which a camera says where its sides are
 _FARTHEST, _SMALLEST = 1.0, 0.1  # units: silhouettes farther from the axes' meeting point, or smaller, have the say
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What is known of posed pictures beside their cameras.
+
+    ``kind``: the format that they came in, for people. ``up``: against gravity, in the world, where the format says so.
+    ``own_axes``: whether somebody chose the world's axes and unit; else they are as a program found them.
+    """
+
+    kind: str
+    up: tuple[float, float, float] | None = None
+    own_axes: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +37,7 @@ class Views:
     ``images``: sRGB in [0, 1], composited on white (white where ``alpha`` is 0). ``alpha``: coverage in [0, 1].
     Pictures of different sizes share one canvas: each lies in its top left corner, ``sizes_px`` (height, width)
     large; the rest of the canvas is white with alpha 0 and was never seen. ``cameras`` are those of the canvas.
+    ``capture`` says what a capture's files say beside that.
     Optional, and 0 where unknown: ``depth_z``, depth along the viewing axis in world units; ``normals``, unit normals
     of the surface in the world, outward. No file format brings normals yet.
     """
@@ -36,6 +51,7 @@ class Views:
     assumptions: tuple[str, ...] = ()
     depth_z: Float[Tensor, "views 1 height width"] | None = None
     normals: Float[Tensor, "views 3 height width"] | None = None
+    capture: Capture | None = None
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -61,6 +77,7 @@ class Views:
             self.assumptions,
             None if self.depth_z is None else self.depth_z[numbers],
             None if self.normals is None else self.normals[numbers],
+            self.capture,
         )
 
     def to(self, device: torch.device | str) -> "Views":
@@ -74,6 +91,7 @@ class Views:
             self.assumptions,
             None if self.depth_z is None else self.depth_z.to(device),
             None if self.normals is None else self.normals.to(device),
+            self.capture,
         )
 
     @property
@@ -87,7 +105,9 @@ class Views:
 
 @dataclass(frozen=True, eq=False)
 class ObjectFrame:
-    """Where the object is: the normalised place of a world point p is (p - ``center``) / ``unit``. Axes stay.
+    """Where the object is: the normalised place of a world point p is R (p - ``center``) / ``unit``.
+
+    R, ``R_object_world``, is the identity in frames made by `of`: axes stay. Frames made by `upright` turn, too.
 
     The center is where the optical axes of the cameras meet, and the unit such that half a picture's height is
     1.07 units there, as in the Zero123++ rig: for cameras on a rig that looks at the origin, as the world's convention
@@ -102,6 +122,27 @@ class ObjectFrame:
     center: Float[Tensor, "3"]
     unit: float
     dtype: torch.dtype
+    R_object_world: Float[Tensor, "3 3"] = field(default_factory=lambda: torch.eye(3, dtype=torch.float64))
+
+    @classmethod
+    def upright(cls, views: Views) -> "ObjectFrame":
+        """`of`, and turned: z is up (as the capture says, else as `Cameras.up` finds), x towards the first camera.
+
+        Whatever the world's place, unit and axes, the normalised views are the same.
+        """
+        frame = cls.of(views)
+        T = views.cameras.T_world_camera.detach().cpu().double()
+        known = None if views.capture is None else views.capture.up
+        up = views.cameras.up() if known is None else normalize(torch.tensor(known, dtype=torch.float64), dim=0)
+        # The first camera that does not stand above the object says where x is; else the top of its picture.
+        across = torch.eye(3, dtype=torch.float64) - up[:, None] * up[None, :]
+        to_cameras = normalize(T[:, :3, 3] - frame.center, dim=1) @ across
+        aside = [axis for axis in [*to_cameras, T[0, :3, 1] @ across, *across] if float(axis.norm()) > _ASIDE]
+        x = normalize(aside[0], dim=0)
+        R = torch.stack([x, torch.linalg.cross(up, x), up])
+        if float((R - torch.eye(3, dtype=torch.float64)).abs().max()) < _SAME:
+            return frame
+        return dataclasses.replace(frame, R_object_world=R)
 
     @classmethod
     def of(cls, views: Views) -> "ObjectFrame":
@@ -127,7 +168,15 @@ class ObjectFrame:
     @property
     def is_identity(self) -> bool:
         """The frame is the world, and the world is in float32."""
-        return self.unit == 1 and not bool(self.center.any()) and self.dtype == torch.float32
+        turns = bool((self.R_object_world != torch.eye(3, dtype=torch.float64)).any())
+        return self.unit == 1 and not bool(self.center.any()) and self.dtype == torch.float32 and not turns
+
+    @property
+    def T_world_object(self) -> Float[Tensor, "4 4"]:
+        """Normalised to world, in float64: a similarity."""
+        T = torch.eye(4, dtype=torch.float64)
+        T[:3, :3], T[:3, 3] = self.unit * self.R_object_world.T, self.center
+        return T
 
     def normalize_views(self, views: Views) -> Views:
         """World to normalised; cameras become float32, as pictures are."""
@@ -135,9 +184,16 @@ class ObjectFrame:
             return views
         T_world_camera = views.cameras.T_world_camera.detach().cpu().to(torch.float64, copy=True)
         T_world_camera[:, :3, 3] = (T_world_camera[:, :3, 3] - self.center) / self.unit
+        T_world_camera[:, :3] = self.R_object_world @ T_world_camera[:, :3]
         cameras = Cameras(T_world_camera.to(views.images), views.cameras.intrinsics.to(views.images))
         depth_z = None if views.depth_z is None else views.depth_z / self.unit
-        return dataclasses.replace(views, cameras=cameras, depth_z=depth_z)
+        normals, capture = views.normals, views.capture
+        if normals is not None:
+            normals = torch.einsum("ij,vjhw->vihw", self.R_object_world.to(normals), normals)
+        if capture is not None and capture.up is not None:
+            x, y, z = (self.R_object_world @ torch.tensor(capture.up, dtype=torch.float64)).tolist()
+            capture = dataclasses.replace(capture, up=(x, y, z))
+        return dataclasses.replace(views, cameras=cameras, depth_z=depth_z, normals=normals, capture=capture)
 
     def normalize_mesh(self, mesh: Mesh) -> Mesh:
         """World to normalised, vertices in float32."""
@@ -149,7 +205,7 @@ class ObjectFrame:
         """World to normalised, in float32."""
         if self.is_identity:
             return points
-        return ((points.cpu().double() - self.center) / self.unit).float().to(points.device)
+        return ((points.cpu().double() - self.center) / self.unit @ self.R_object_world.T).float().to(points.device)
 
     def restore_mesh(self, mesh: Mesh) -> Mesh:
         """Normalised to world."""
@@ -160,6 +216,8 @@ class ObjectFrame:
         if self.is_identity:
             return cameras
         T_world_camera = cameras.T_world_camera.to(self.dtype, copy=True)
+        R_world_object = self.R_object_world.T.to(T_world_camera)
+        T_world_camera[:, :3, :3] = R_world_object @ T_world_camera[:, :3, :3]
         T_world_camera[:, :3, 3] = self.restore_points(cameras.positions)
         return Cameras(T_world_camera, cameras.intrinsics.to(self.dtype))
 
@@ -167,7 +225,8 @@ class ObjectFrame:
         """Normalised to world."""
         if self.is_identity:
             return points
-        return (points.cpu().double() * self.unit + self.center).to(self.dtype).to(points.device)
+        world = points.cpu().double() @ self.R_object_world * self.unit + self.center
+        return world.to(self.dtype).to(points.device)
 
 
 def _frame_of_axes(views: Views, cameras: Cameras) -> ObjectFrame:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+import captures
 from meshwright import Cameras
 
 URL = "http://127.0.0.1:{port}/x"  # where the driver listens
@@ -89,6 +90,22 @@ def numbered(folder: Path) -> None:
     """Pictures as published training sets have them, without their table of cameras."""
     for i in range(6):
         disc(i).save(folder / f"{i:03d}.png")
+
+
+def capture(kind: str, files: dict[str, bytes]) -> Callable[[Path], None]:
+    """A capture's files in their places, with its pictures."""
+    places = {"polycam": ("keyframes/images", "keyframes/cameras"), "record3d": ("rgb", "."), "idr": ("image", ".")}
+
+    def build(folder: Path) -> None:
+        pictures, cameras = places.get(kind, (".", "."))
+        for place in (pictures, cameras):
+            (folder / place).mkdir(parents=True, exist_ok=True)
+        for i in range(6):
+            disc(i).save(folder / pictures / f"{i}.png")
+        for name, content in files.items():
+            (folder / cameras / name).write_bytes(content)
+
+    return build
 
 
 def poses() -> np.ndarray:
@@ -343,7 +360,7 @@ def _mesh_case(name: str, file: str, build: Callable[[Path], None]) -> Case:
 
 def _random_case(rng: random.Random, number: int) -> Case:
     kind = rng.choice(
-        ["json"] * 5 + ["npz", "pkl", "picture", "picture", "film", "film", "glb"] * 2
+        ["json"] * 5 + ["capture"] * 6 + ["npz", "pkl", "picture", "picture", "film", "film", "glb"] * 2
         + ["glb", "gltf", "obj", "mtl", "ply", "ply", "stl", "safetensors", "torch", "mindspore", "option", "option"]
         + ["name", "out"]
     )  # fmt: skip
@@ -355,6 +372,18 @@ def _random_case(rng: random.Random, number: int) -> Case:
             if rng.random() < 0.2:
                 content = changed_bytes(content, rng)
             return Case(name, read, lambda folder: posed(folder, content))
+        case "capture":
+            kind = rng.choice(captures.KINDS)
+            files, file = captures.whole(kind)
+            tree = captures.trees(kind)
+            if tree is not None and rng.random() < 0.7:
+                files[file] = changed_tree(tree, rng)
+            elif kind in ("colmap-txt", "metashape", "realitycapture") and rng.random() < 0.7:
+                files[file] = changed_words(files[file].decode(), rng)
+            else:
+                file = rng.choice(list(files))
+                files[file] = changed_bytes(files[file], rng)
+            return Case(f"{number}-{kind}", read, capture(kind, files))
         case "npz":
             stream = io.BytesIO()
             table = poses()
@@ -592,6 +621,18 @@ def _ply_with(old: bytes, new: bytes, form: str = "ascii") -> Callable[[Path], N
     return _files(m__ply=ply(form).replace(old, new), map__png=encoded(disc(), "png"))
 
 
+def _replaced(build: Callable[[Path], None], file: str, target: str) -> Callable[[Path], None]:
+    """The same with one of its files become a link to something else."""
+
+    def linked(folder: Path) -> None:
+        build(folder)
+        (path,) = folder.rglob(file)
+        path.unlink()
+        path.symlink_to(target if target.startswith("/") else folder / target)
+
+    return linked
+
+
 def corpus() -> list[Case]:
     """Named cases, those of the first campaign among them (27 tracebacks, 80 wrong exits, two programs started)."""
     cases = []
@@ -622,6 +663,41 @@ def corpus() -> list[Case]:
     for name in ("/dev/zero", "/dev/urandom", "pipe", "sparse"):
         views(f"json-is-{Path(name).name}", lambda f, name=name: (f / "transforms.json").symlink_to(name))
     cases.append(Case("json-in-capitals", ("info", "transforms.JSON"), _in_turn(posed, _files(transforms__JSON=b"{}"))))
+
+    # Captures of other programs.
+    for kind in captures.KINDS:
+        files, file = captures.whole(kind)
+        views(f"{kind}-whole", capture(kind, files))
+        for name in ("/dev/zero", "pipe", "sparse", "folder"):
+            views(f"{kind}-is-{Path(name).name}", _replaced(capture(kind, files), file, name))
+        for content in (b"", b"\0" * 4096, b"\xff" * 4096, b"[" * 1_000_000, b"<a>" * 1_000_000):
+            views(f"{kind}-of-{content[:3]!a}", capture(kind, files | {file: content}))
+    text = captures.whole("metashape")[0]["cameras.xml"]
+    entities = b'<!DOCTYPE d [<!ENTITY a "x"><!ENTITY b SYSTEM "file:///etc/passwd">]>'
+    for name, content in {
+        "entities": entities + text,
+        "entity-used": (entities + text).replace(b'label="0"', b'label="&b;"'),
+        "utf-16": text.decode().encode("utf-16"),
+        "a-million-cameras": text.replace(b"<cameras>", b"<cameras>" + b"<camera/>" * 1_000_000),
+        "attributes": text.replace(b"<camera ", b"<camera " + b" ".join(b'a%d="1"' % i for i in range(100_000)) + b" "),
+    }.items():
+        views(f"metashape-{name}", capture("metashape", {"cameras.xml": content}))
+    images = captures.whole("colmap-txt")[0]
+    for name in (
+        "/etc/passwd",
+        "../secret.png",
+        "pipe",
+        "sparse",
+        URL,
+        "a\0b",
+        "x" * 5000,
+        "\x1b[31m.png",
+        "\u202egnp.png",
+    ):
+        text = images["images.txt"].replace(b"3.png", name.encode())
+        views(f"colmap-picture-{ascii(name)[1:12]}", capture("colmap-txt", images | {"images.txt": text}))
+    for key, value in (("k1", -1e5), ("k1", 1e6), ("k4", -1e6), ("p1", 1e6), ("k1", LONG), ("k2", float("nan"))):
+        views(f"json-{key}-{str(value)[:6]}-distorted", _transforms_with(_set(key, value=value)))
 
     # Tables of cameras.
     for name, content in {

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from meshwright.mesh import Mesh
     from meshwright.progress import Progress
     from meshwright.reconstruct import StartShape
-    from meshwright.views import Views
+    from meshwright.views import ObjectFrame, Views
 
 _SAY_EVERY_S = 0.1
 _JPEG_QUALITY = 90
@@ -147,7 +147,7 @@ def _make(
     from meshwright.device import resolve_device
     from meshwright.evaluate import Scored, StageClock, preview, turntable, write_report
     from meshwright.images import write_image
-    from meshwright.reconstruct import finish
+    from meshwright.reconstruct import finish, in_output_frame
 
     run = groups[road.RunOptions]
     clock = StageClock(channel.progress)
@@ -157,13 +157,17 @@ def _make(
         if not kept:
             raise InputError("exclude: leaves no view; keep at least one")
         views = views[kept]
+    asked = groups.get(road.OutputOptions, road.OutputOptions()).frame
+    if mesh_path is not None and asked == "auto":
+        asked = "input"  # where that mesh is
+    views, frame = in_output_frame(views, asked)
     show_views(views, live, channel)
     if request.task == "inspect":
         for file in live.iterdir():
             shutil.copyfile(file, making / file.name)
         return
     views = views.to(resolve_device(run.device))
-    start = _start(views, mesh_path, groups, clock, model_dir)
+    start = _start(views, mesh_path, frame, groups, clock, model_dir)
     shown = start.mesh if start.mesh.has_colors else color_vertices(start.mesh, views)
     _show_mesh(shown.to("cpu"), views, live, "start.glb", channel)
     fit = groups.get(road.FitOptions, road.FitOptions(refine="off"))
@@ -191,7 +195,8 @@ def _make(
         turntable(result.mesh, making / "turntable.mp4", progress=clock)
     clock.close()
     settings = {"task": request.task, "exclude": list(request.exclude), **request.options, "device": str(run.device)}
-    write_report(making / "report.json", before, result, finished.refined, start.rejected_views, settings, clock.stages)
+    report = making / "report.json"
+    write_report(report, before, result, finished.refined, start.rejected_views, settings, clock.stages, frame)
     channel.progress("files", 1.0)
 
 
@@ -204,7 +209,12 @@ def _pack_obj(folder: Path) -> None:
 
 
 def _start(
-    views: "Views", mesh_path: Path | None, groups: Mapping[type, Any], progress: "Progress", model_dir: str | None
+    views: "Views",
+    mesh_path: Path | None,
+    frame: "ObjectFrame",
+    groups: Mapping[type, Any],
+    progress: "Progress",
+    model_dir: str | None,
 ) -> "StartShape":
     """The shape to go on from: a mesh that was sent, what a model sees, or the hull."""
     from meshwright.color import surface_field
@@ -218,7 +228,7 @@ def _start(
         mesh = load_mesh(mesh_path)
         if len(mesh.faces) == 0:
             raise InputError(f"{mesh_path.name}: has no triangles; export it again with its surface")
-        mesh = mesh.to(resolve_device(device))
+        mesh = frame.normalize_mesh(mesh).to(resolve_device(device))
         return StartShape(mesh, surface_field(mesh))
     wanted = groups[road.ModelOptions]
     model = None

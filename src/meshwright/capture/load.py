@@ -11,7 +11,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from meshwright.cameras import Cameras
-from meshwright.capture.camera_files import PosedPicture, find_camera_file, read_camera_file
+from meshwright.capture.camera_files import (
+    PosedPicture,
+    find_camera_file,
+    has_no_field_of_view,
+    is_camera_file,
+    read_camera_file,
+)
 from meshwright.capture.foreground import cut_from_background, cut_with_rembg
 from meshwright.capture.orbit import estimate_orbit
 from meshwright.capture.path import estimate_path
@@ -30,7 +36,7 @@ from meshwright.images import (
 )
 from meshwright.options import ViewOptions, require_unset
 from meshwright.progress import Progress, silent
-from meshwright.views import Views
+from meshwright.views import Capture, Views
 
 _MIN_SIZE_PX = 16
 _FAR = 1e3  # distances from the origin, in those between cameras: float32 keeps 1e-4 of these
@@ -46,6 +52,7 @@ class _PosedPictures:
     rig: str
     assumptions: tuple[str, ...]
     masks: Sequence[Path | None] | None = None
+    capture: Capture | None = None
     sources: Sequence[PosedPicture] | None = None  # to which masks and depths are made like the pictures
 
 
@@ -96,7 +103,7 @@ def load_views(
 def _camera_file(path: Path, rig: str) -> Path | None:
     if rig not in ("auto", "posed"):
         return None
-    if path.suffix.lower() == ".json":
+    if path.is_file() and is_camera_file(path):
         return path
     found = find_camera_file(path) if path.is_dir() else None
     if found is None and rig == "posed":
@@ -115,7 +122,7 @@ def _read_posed(camera_file: Path, options: ViewOptions) -> _PosedPictures:
     what = f"{camera_file}, which holds the cameras"
     require_no_orbit(what, options)
     require_unset(what, radius=options.radius)
-    if camera_file.suffix not in (".npz", ".pkl"):
+    if not has_no_field_of_view(camera_file):
         require_unset(what, fov_deg=options.fov_deg)
     files = read_camera_file(camera_file, options.fov_deg)
     chosen = _evenly(len(files.pictures), options.max_views)
@@ -128,6 +135,7 @@ def _read_posed(camera_file: Path, options: ViewOptions) -> _PosedPictures:
         "posed",
         files.assumptions + _selection_note(len(chosen), len(files.pictures)),
         [source.mask for source in sources] if any(source.mask for source in sources) else None,
+        files.capture,
         sources,
     )
 
@@ -254,7 +262,17 @@ def _assemble(posed: _PosedPictures, background: str, max_size_px: int, progress
             depth_z[i, :, :h, :w] = torch.nn.functional.interpolate(depth[None], size=(h, w), mode="nearest-exact")[0]
     progress("views", 1.0)
     cameras = posed.cameras.cropped(0.0, 0.0, width / sizes_px[:, 1], height / sizes_px[:, 0])
-    return Views(images, alpha, cameras, sizes_px, tuple(posed.names), posed.rig, posed.assumptions, depth_z)
+    return Views(
+        images,
+        alpha,
+        cameras,
+        sizes_px,
+        tuple(posed.names),
+        posed.rig,
+        posed.assumptions,
+        depth_z,
+        capture=posed.capture,
+    )
 
 
 def _cut_out(

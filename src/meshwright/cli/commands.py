@@ -30,9 +30,9 @@ from meshwright.options import (
 if TYPE_CHECKING:  # torch takes seconds to import: --help and usage errors should not wait for it
     from meshwright.progress import Progress
     from meshwright.reconstruct import Finished, StartShape
-    from meshwright.views import Views
+    from meshwright.views import ObjectFrame, Views
 
-    Work = tuple[Views, StartShape, Finished]
+    Work = tuple[Views, StartShape, Finished, ObjectFrame]
 
 _LEAST_IOU = 0.1  # a mesh whose silhouettes overlap less than this with the pictures lies elsewhere
 
@@ -75,17 +75,18 @@ class Reconstruct:
         def work(progress: "Progress") -> "Work":
             from meshwright.capture import load_views
             from meshwright.device import resolve_device
-            from meshwright.reconstruct import finish, start_shape
+            from meshwright.reconstruct import finish, in_output_frame, start_shape
             from meshwright.weights import load_model
 
             device, places = resolve_device(self.run.device), self.model
             views = load_views(self.input, self.views, progress=progress).to(device)
+            views, frame = in_output_frame(views, self.output.frame)
             model = None if name == "none" else load_model(
                 name, model_dir=places.model_dir, revision=places.revision, device=device, progress=progress
             )  # fmt: skip
             start = start_shape(views, model=model, shape=self.shape, fit=self.fit, progress=progress)
             finished = finish(start, views, fit=self.fit, color=self.color, seed=self.run.seed, progress=progress)
-            return views, start, finished
+            return views, start, finished, frame
 
         _write_results(self, work)
 
@@ -261,7 +262,7 @@ def _finish_mesh(command: Refine | Texture, progress: "Progress") -> "Work":
     from meshwright.device import resolve_device
     from meshwright.evaluate import Scored
     from meshwright.mesh_files import load_mesh
-    from meshwright.reconstruct import StartShape, finish
+    from meshwright.reconstruct import StartShape, finish, in_output_frame
 
     views = load_views(command.input, command.views, progress=progress)
     mesh = load_mesh(command.mesh)
@@ -274,10 +275,13 @@ def _finish_mesh(command: Refine | Texture, progress: "Progress") -> "Work":
             " in the cameras' world, with y up in the file"
         )
     device = resolve_device(command.run.device)
+    asked = command.output.frame
+    views, frame = in_output_frame(views, "input" if asked == "auto" else asked)  # auto: where the mesh is
+    mesh = frame.normalize_mesh(mesh)
     mesh, views = mesh.to(device), views.to(device)
     start = StartShape(mesh, surface_field(mesh))
     finished = finish(start, views, fit=command.fit, color=command.color, seed=command.run.seed, progress=progress)
-    return views, start, finished
+    return views, start, finished, frame
 
 
 def _write_results(command: Reconstruct | Refine | Texture, work: "Callable[[Progress], Work]") -> None:
@@ -292,7 +296,7 @@ def _write_results(command: Reconstruct | Refine | Texture, work: "Callable[[Pro
     settings["run"]["device"] = str(resolve_device(command.run.device))
     with atomic_directory(command.out) as folder, progress_bars() as bars:
         clock = StageClock(bars)
-        views, start, finished = work(clock)
+        views, start, finished, frame = work(clock)
         clock("files", 0.0)
         colored = start.mesh if start.mesh.has_colors else color_vertices(start.mesh, views)
         before = Scored.of(colored.to("cpu"), views.to("cpu"))
@@ -304,5 +308,5 @@ def _write_results(command: Reconstruct | Refine | Texture, work: "Callable[[Pro
             turntable(result.mesh, folder / "turntable.mp4", progress=clock)
         clock.close()
         report = folder / "report.json"
-        write_report(report, before, result, finished.refined, start.rejected_views, settings, clock.stages)
+        write_report(report, before, result, finished.refined, start.rejected_views, settings, clock.stages, frame)
     print_result(command.out, before, result, clock.stages)

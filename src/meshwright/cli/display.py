@@ -50,7 +50,8 @@ def progress_bars() -> Iterator[Bars]:
 def print_views(path: Path, views: "Views") -> None:
     """What an input was recognised as, and where each of its cameras is."""
     out = Console()
-    out.print(f"{printable(path)}: {len(views)} views, rig {views.rig}", markup=False, highlight=False)
+    kind = "" if views.capture is None else f", {views.capture.kind}"
+    out.print(f"{printable(path)}: {len(views)} views, rig {views.rig}{kind}", markup=False, highlight=False)
     for assumption in views.assumptions:
         out.print(f"  assumed: {printable(in_flags(assumption))}", markup=False, highlight=False)
     table = Table("view", "size", "azimuth", "elevation", "distance", "fov", "covered")

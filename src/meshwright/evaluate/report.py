@@ -12,7 +12,7 @@ from pathlib import Path
 from meshwright.evaluate.scores import Scored
 from meshwright.evaluate.stages import Stage
 from meshwright.shape import Refined
-from meshwright.views import Views
+from meshwright.views import ObjectFrame, Views
 
 LIBRARIES = ("meshwright", "torch", "numpy", "scipy", "numba", "pillow", "av", "trimesh", "PyMCubes")
 
@@ -25,8 +25,12 @@ def write_report(
     rejected_views: Sequence[int],
     settings: Mapping[str, object],
     stages: Sequence[Stage],
+    frame: ObjectFrame,
 ) -> None:
-    """Write report.json: settings, versions, stages, agreement with each view before and after, mesh facts."""
+    """Write report.json: settings, versions, stages, agreement with each view before and after, mesh facts.
+
+    ``frame`` is that of the mesh and the cameras in the input's world; written as a matrix that leads there.
+    """
     views = start.views
     report = {
         "settings": dict(settings),
@@ -37,13 +41,33 @@ def write_report(
             "rejected_silhouettes": [views.names[i] for i in rejected_views],
         },
         "warnings": result.warnings(),
+        "frame": {"T_input_mesh": frame.T_world_object.tolist()},
         "versions": versions(),
         "stages": [asdict(stage) for stage in stages],
         "start": start.summary(),
         "refinement": None if refined is None else _refinement(refined, views),
         **result.summary(),
+        "cameras": _cameras(result.views),
     }
     Path(path).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _cameras(views: Views) -> list[dict[str, object]]:
+    """Each picture's pinhole camera (OpenGL), in the mesh's frame; lengths of its lens in pixels of the picture."""
+    canvas_height, canvas_width = views.images.shape[2:]
+    cameras = []
+    for i, name in enumerate(views.names):
+        height, width = views.sizes_px[i].tolist()
+        fx, fy, cx, cy = views.cameras.intrinsics[i].tolist()
+        lens = {
+            "fl_x": fx * canvas_width,
+            "fl_y": fy * canvas_height,
+            "cx": cx * canvas_width,
+            "cy": cy * canvas_height,
+        }
+        matrix = views.cameras.T_world_camera[i].tolist()
+        cameras.append({"name": name, "w": width, "h": height, **lens, "transform_matrix": matrix})
+    return cameras
 
 
 def _refinement(refined: Refined, views: Views) -> dict[str, object]:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from meshwright.errors import InputError
 from meshwright.images import PICTURE_SUFFIXES
-from meshwright.untrusted import neighbour, printable
+from meshwright.untrusted import neighbour, open_untrusted, printable
+
+_ANY_SIZE = 1 << 60
 
 
 def picture_beside(folders: Sequence[Path], name: str, where: str) -> Path | None:
@@ -31,6 +33,32 @@ def mask_beside(folders: Sequence[Path], name: str) -> Path | None:
                 if found.suffix.lower() in PICTURE_SUFFIXES and found.is_file():
                     return found
     return None
+
+
+def pictures_by_label(folders: Sequence[Path]) -> dict[str, Path]:
+    """Pictures in folders, by name and by name without its suffix, in lower case; the first folder goes before."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        if folder.is_dir():
+            for file in sorted(folder.iterdir()):
+                if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file():
+                    found.setdefault(file.name.lower(), file)
+                    found.setdefault(file.stem.lower(), file)
+    return found
+
+
+def first_bytes(path: Path, count: int) -> bytes:
+    """How a file begins, to tell its kind by; nothing where there is no regular file that can be read."""
+    try:
+        with open_untrusted(path, _ANY_SIZE) as file:
+            return file.read(count)
+    except (InputError, OSError):
+        return b""
+
+
+def last_part(name: str) -> str:
+    """The name of a file in a path of any system: what programs write is where it was on their machine."""
+    return name.replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def with_missing_noted(found: Sequence[object], missing: Sequence[str], path: Path) -> tuple[str, ...]:

@@ -123,7 +123,7 @@ def read_colmap(folder: Path) -> PosedFiles:
         points = _read_points_bin(points_file) if is_binary else _read_points_txt(points_file)
     models = len({cameras[image.camera] for image in images})
     lenses = "" if models == 1 else f", {models} cameras"
-    return PosedFiles(tuple(pictures), f"COLMAP sparse model ({model.name}{lenses})", notes, points)
+    return PosedFiles(tuple(pictures), f"COLMAP sparse model ({model.name}{lenses})", notes, points, own_axes=False)
 
 
 def colmap_pose(

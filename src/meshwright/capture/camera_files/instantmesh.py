@@ -23,7 +23,7 @@ def read_npz_poses(path: Path) -> Float[ndarray, "views rows 4"]:
             if sum(member.file_size for member in archive.infolist()) > MAX_CAMERA_FILE_BYTES:
                 raise InputError(f"{path}: unpacks to more than {MAX_CAMERA_FILE_BYTES >> 20} MiB; no camera file")
             array = archive.read("cam_poses.npy")
-        _check_npy(array)
+        check_npy(array)
         return pose_table(np.load(io.BytesIO(array), allow_pickle=False), path)
     except InputError:
         raise
@@ -31,7 +31,7 @@ def read_npz_poses(path: Path) -> Float[ndarray, "views rows 4"]:
         raise InputError(f"{path}: cannot be read; write it again with numpy.savez") from error
 
 
-def _check_npy(content: bytes) -> None:
+def check_npy(content: bytes) -> None:
     """The array must have the bytes that its header claims, before numpy makes room for them."""
     stream = io.BytesIO(content)
     version = np.lib.format.read_magic(stream)

@@ -16,6 +16,7 @@ from meshwright.capture.lens import Lens
 from meshwright.capture.undistort import pinhole_of, undistort, undistort_picture
 from meshwright.errors import InputError
 from meshwright.images import Picture, image_size, quarter_turns, read_depth, read_image, shrink_picture
+from meshwright.views import Capture
 
 MAX_CAMERA_FILE_BYTES = 64 * 2**20
 MAX_CAMERAS = 100_000
@@ -96,15 +97,23 @@ _QUARTER_TURN = np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0,
 
 @dataclass(frozen=True, eq=False)
 class PosedFiles:
-    """What a capture holds. ``points``: on the surfaces that it shows, in its world, where the format brings some.
+    """What a capture holds.
 
-    ``kind`` names the format for people.
+    ``kind`` names the format for people. Where the format brings them: ``points`` on the surfaces that it shows, and
+    ``up``, the direction against gravity, in the capture's world. ``own_axes``: somebody chose that world's axes.
     """
 
     pictures: tuple[PosedPicture, ...]
     kind: str
     assumptions: tuple[str, ...] = ()
     points: Float[ndarray, "points 3"] | None = None
+    up: Float[ndarray, "3"] | None = None
+    own_axes: bool = True
+
+    @property
+    def capture(self) -> Capture:
+        up = None if self.up is None else (float(self.up[0]), float(self.up[1]), float(self.up[2]))
+        return Capture(self.kind, up, self.own_axes)
 
     @property
     def cameras(self) -> Cameras:

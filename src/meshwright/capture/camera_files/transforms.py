@@ -13,20 +13,24 @@ from meshwright.capture.camera_files.posed_files import MAX_CAMERAS, DepthFile, 
 from meshwright.capture.lens import Brown, Lens
 from meshwright.errors import InputError
 from meshwright.images import PICTURE_SUFFIXES, image_size
-from meshwright.untrusted import MIB, finite, neighbour, parse_json, read_untrusted
+from meshwright.untrusted import finite, neighbour
 
-_MAX_BYTES = 16 * MIB  # objects made of JSON are many times larger
 _LARGEST_PICTURE_PX = 1e6
 _DEPTH_UNIT = (1e-9, 1e6)  # world units a step
 _DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 _STRONGEST = 1e6  # coefficient; larger ones are no numbers that anyone measured
 
 
-def read_transforms(path: Path) -> PosedFiles:
-    content = parse_json(read_untrusted(path, _MAX_BYTES, "a camera file"), path)
-    frames = content.get("frames") if isinstance(content, dict) else None
+def read_transforms(content: Any, path: Path) -> PosedFiles:
+    """Frames of a parsed transforms.json that stands at ``path``.
+
+    Raises:
+        InputError: a picture, matrix or number in it cannot be used.
+    """
+    content = content if isinstance(content, dict) else {}
+    frames = content.get("frames")
     if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
-        raise InputError(f"{path}: holds no list of frames; it must be a NeRF transforms.json")
+        raise InputError(f"{path}: holds no list of frames, nor views of Meshroom or OpenMVG; give another file")
     if len(frames) > MAX_CAMERAS:
         raise InputError(f"{path}: holds more than {MAX_CAMERAS} frames; leave some out")
     stated_unit = content.get("depth_unit_scale_factor")
