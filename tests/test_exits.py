@@ -98,6 +98,16 @@ def test_a_library_that_takes_the_signal_for_a_fault_of_its_own_changes_nothing(
     assert capfd.readouterr().err == "interrupted; nothing was written\n"
 
 
+def test_an_interruption_says_what_it_left(run, capfd):
+    def stop():
+        interruption = KeyboardInterrupt()
+        interruption.add_note("out holds the new results")
+        raise interruption
+
+    assert run(stop) == 130
+    assert capfd.readouterr().err == "interrupted; out holds the new results\n"
+
+
 def test_an_ascii_terminal_shows_everything(run, monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))

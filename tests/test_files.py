@@ -1,5 +1,6 @@
 """Output files appear whole or not at all, and what a killed run leaves is gone after the next."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -92,9 +93,71 @@ def test_a_signal_among_the_last_renames_leaves_new_results_whole(tmp_path, monk
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         _write_all(tmp_path, "new")
+    assert "holds the new results" in caught.value.__notes__[0]
     assert _contents(tmp_path) == {"a": "new", "b": "new", "c": "new"}
+
+
+def _refusing(monkeypatch, refused, number=errno.EACCES):
+    """os.replace that refuses its calls of these numbers, counted from 0."""
+    replace, calls = os.replace, []
+
+    def refuse(source, target):
+        calls.append(source)
+        if len(calls) - 1 in refused:
+            raise OSError(number, os.strerror(number))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+
+
+@pytest.mark.parametrize("refused", [0, 1, 2])
+def test_a_file_that_cannot_take_its_place_leaves_the_old_results(tmp_path, monkeypatch, refused):
+    """A viewer holds mesh.glb open on Windows; a file of another user in a folder with the sticky bit."""
+    _write_all(tmp_path, "old")
+    (tmp_path / "b").unlink()  # nothing to put back
+    before = _contents(tmp_path)
+    _refusing(monkeypatch, [refused])
+    with pytest.raises(InputError, match="cannot write there"):
+        _write_all(tmp_path, "new")
+    assert _contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("refused", [1, 2])
+def test_where_nothing_can_be_taken_back_the_next_run_finishes(tmp_path, monkeypatch, refused, links):
+    _write_all(tmp_path, "old")
+    with monkeypatch.context() as patch:
+        _refusing(patch, range(refused, 99) if links else [refused], errno.EROFS)
+        if not links:
+            patch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
+        with pytest.raises(InputError, match=r"complete in \.meshwright-\w+, and the next run"):
+            _write_all(tmp_path, "new")
+    with atomic_path(tmp_path / "d") as temporary:
+        temporary.write_text("next")
+    assert _contents(tmp_path) == {"a": "new", "b": "new", "c": "new", "d": "next"}
+
+
+@pytest.mark.parametrize("interrupted_move", range(6))
+def test_a_signal_while_files_are_taken_back_leaves_whole_results(tmp_path, monkeypatch, interrupted_move):
+    _write_all(tmp_path, "old")
+    replace, calls = os.replace, []
+
+    def refuse(source, target):
+        calls.append(source)
+        if len(calls) == 3:
+            raise OSError(errno.EIO, "third move")
+        if len(calls) == 4 + interrupted_move:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises((KeyboardInterrupt, InputError)):
+        _write_all(tmp_path, "new")
+    found = _contents(tmp_path)
+    assert found.keys() == {"a", "b", "c"}
+    assert len(set(found.values())) == 1
 
 
 _WRITER = """

@@ -427,3 +427,23 @@ def test_pictures_without_a_flat_background_or_without_an_object_are_not_cut():
     assert cut_from_background(noise) is None
     assert cut_from_background(torch.ones(3, 64, 64)) is None
     assert cut_from_background(torch.ones(3, 1, 1)) is None
+
+
+def test_the_size_of_a_picture_is_known_without_decoding_it(tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held sideways
+    for suffix in ("png", "jpg", "webp", "tif"):
+        Image.new("RGB", (30, 20)).save(tmp_path / f"turned.{suffix}", exif=exif)
+        Image.new("RGB", (30, 20)).save(tmp_path / f"upright.{suffix}")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("decoded"))
+    for suffix in ("png", "jpg", "webp", "tif"):
+        assert image_size(tmp_path / f"turned.{suffix}") == (30, 20), suffix
+        assert image_size(tmp_path / f"upright.{suffix}") == (20, 30), suffix
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+def test_a_picture_held_sideways_is_turned(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(tmp_path / f"turned.{suffix}", exif=exif)
+    assert read_image(tmp_path / f"turned.{suffix}").shape == (3, 30, 20)

@@ -1,6 +1,7 @@
 """The models: published names, shapes and numbers; and configs that are safe to read from strangers."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import plain_model as plain
 from meshwright.errors import InputError
 from meshwright.mesh import Mesh
 from meshwright.model import PRESETS, Geometry, ModelConfig, Triplane, build_model
+from meshwright.model.config import RANGES
 from small_models import GOLDEN_FOLDER, ball, golden, small_config, small_mesh, small_nerf
 
 KEYS = json.loads((GOLDEN_FOLDER / "published_keys.json").read_text())
@@ -62,6 +64,17 @@ def test_config_survives_json(name):
 def test_a_bad_config_is_one_clear_line(text):
     with pytest.raises(InputError, match=r"^model config: [^\n]*$"):
         ModelConfig.from_json(text)
+
+
+@pytest.mark.parametrize("name", sorted(RANGES))
+def test_every_number_of_a_config_is_bounded(name):
+    """What a grid or a number of samples asks for costs nothing in the file that asks."""
+    good = vars(ModelConfig("mesh"))
+    low, high = RANGES[name]
+    for value in (int(low / 2), 2 * high) if isinstance(good[name], int) else (low / 2, 2 * high, math.nan, math.inf):
+        with pytest.raises(InputError, match=rf"^model config: {name} is .* between"):
+            ModelConfig(**{**good, name: (value, 0.5, 0.5) if isinstance(good[name], tuple) else value})
+    assert {key for key, value in good.items() if not isinstance(value, str)} == set(RANGES)
 
 
 def test_a_new_model_depends_on_its_seed_alone():

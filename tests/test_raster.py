@@ -1,5 +1,8 @@
 """The rasteriser against exact arithmetic, ray casting, its torch twin and its own laws."""
 
+import os
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -8,6 +11,7 @@ import torch
 import trimesh
 from scipy.spatial import Delaunay
 
+import checked_kernels
 from meshwright.cameras import Cameras
 from meshwright.mesh import Mesh
 from meshwright.raster import (
@@ -415,3 +419,17 @@ def test_a_scene_of_another_unit_gives_the_same_pictures(scale):
     assert torch.equal(scaled.depth_z, ours.depth_z * scale)
     torch.testing.assert_close(scaled.normals, ours.normals, atol=1e-5, rtol=0)
     torch.testing.assert_close(scaled.rgb, ours.rgb, atol=1e-5, rtol=0)
+
+
+def test_impossible_coordinates_overflow_no_integer_and_leave_no_array():
+    """Checked in plain Python, see checked_kernels.py; what is compiled sees the same faces in the same pixels."""
+    checked = subprocess.run(
+        [sys.executable, checked_kernels.__file__, "0", "40"],
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.strip() == checked_kernels.draw(0, 40)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from drawn_orbits import angles_deg, draw
 from meshwright.cameras import Cameras
+from meshwright.capture import load as capture_load
 from meshwright.capture import load_views
 from meshwright.capture.rigs import split_sheet
 from meshwright.errors import InputError
@@ -730,6 +731,72 @@ def test_numbers_beyond_all_measure_and_names_outside_are_refused(posed, path, v
     with pytest.raises(InputError, match=message) as caught:
         load_views(folder)
     assert "\n" not in str(caught.value)
+
+
+OUTSIDE = (
+    "/etc/hostname", "//etc/hostname", "../0.png", "a/../../0.png", "C:/0.png", r"\\host\share\0.png", r"..\0.png",
+    "file:///etc/hostname", "http://localhost/0.png",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("role", ["file_path", "mask_path", "depth_file_path"])
+def test_no_role_of_a_picture_leads_out_of_the_folder(posed, role, name):
+    folder, content = posed
+    Image.new("L", (4, 4)).save(folder.parent / "0.png")
+    write_transforms(folder, spoil(content, f"frames.1.{role}", name))
+    with pytest.raises(InputError, match="outside its folder"):
+        load_views(folder)
+
+
+def _large_disc(folder):
+    """A picture of few bytes and a million pixels."""
+    Image.new("L", (1000, 1000), 255).save(folder / "large.png")
+
+
+@pytest.mark.parametrize("role", ["file_path", "mask_path", "depth_file_path"])
+def test_a_capture_of_too_many_pixels_is_refused_by_its_headers(posed, monkeypatch, role):
+    folder, content = posed
+    _large_disc(folder)
+    for frame in content["frames"]:
+        frame[role] = "large.png"
+    write_transforms(folder, content)
+    decoded = []
+    read = capture_load.read_image
+    monkeypatch.setattr(capture_load, "read_image", lambda path, *most: decoded.append(path.name) or read(path, *most))
+    monkeypatch.setattr("meshwright.capture.budget.MAX_CAPTURE_PIXELS", 5_999_999)
+    with pytest.raises(InputError, match=r"more than 5 million pixels.*max_views"):
+        load_views(folder)
+    assert "large.png" not in decoded
+
+
+def test_a_capture_of_too_many_bytes_is_refused(posed, monkeypatch):
+    folder, _ = posed
+    size = sum(path.stat().st_size for path in folder.glob("*.png"))
+    monkeypatch.setattr("meshwright.capture.budget.MAX_CAPTURE_BYTES", size)
+    assert len(load_views(folder)) == 6
+    monkeypatch.setattr("meshwright.capture.budget.MAX_CAPTURE_BYTES", size - 1)
+    with pytest.raises(InputError, match="in all; make them smaller"):
+        load_views(folder)
+
+
+def test_what_cannot_be_held_at_once_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    """Reduced pictures share one canvas: one high and one wide picture make all of them large."""
+    write_discs(tmp_path, 3)
+    Image.new("RGBA", (SIZE, 4 * SIZE)).save(tmp_path / "3.png")
+    Image.new("RGBA", (4 * SIZE, SIZE)).save(tmp_path / "4.png")
+    monkeypatch.setattr(capture_load, "read_image", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("meshwright.images._MAX_HELD_PIXELS", 5 * (4 * SIZE) ** 2 - 1)
+    with pytest.raises(InputError, match=rf"5 pictures on a canvas of {4 * SIZE}x{4 * SIZE}"):
+        load(tmp_path)
+
+
+def test_frames_that_cannot_be_held_at_once_are_refused(tmp_path, monkeypatch):
+    frames = [Image.new("RGB", (20, 20), color) for color in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    monkeypatch.setattr("meshwright.images._MAX_HELD_PIXELS", 3 * 400 - 1)
+    with pytest.raises(InputError, match="3 pictures on a canvas of 20x20"):
+        load(tmp_path / "a.gif")
 
 
 def test_cameras_of_any_unit_are_taken(posed):

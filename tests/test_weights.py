@@ -607,12 +607,11 @@ HOSTILE = {
     "own without config": (safetensors_bytes({"__metadata__": OWN | {"config": "{"}}), "model config: not"),
     "own of the future": (safetensors_bytes({"__metadata__": OWN | {"version": "2"}}), "newer meshwright"),
     "own of 60000 layers": (
-        safetensors_bytes({"__metadata__": OWN | {"config": dataclasses.replace(
-            small_config("mesh"), encoder_layers=30_000, transformer_layers=30_000).to_json()}}),
+        safetensors_bytes({"__metadata__": OWN | {"config": '{"kind": "mesh", "encoder_layers": 60000}'}}),
         "model config: encoder_layers"),
     "own of huge sizes": (
         safetensors_bytes({"__metadata__": OWN | {"config": dataclasses.replace(
-            small_config("mesh"), transformer_dim=32768, encoder_hidden_size=32768, triplane_low_res=32768).to_json()}}
+            small_config("mesh"), transformer_dim=4096, encoder_hidden_size=4096, triplane_low_res=64).to_json()}}
             | {f"x{i:02}": entry([1], [4 * i, 4 * i + 4]) for i in range(10)}, bytes(40)), "missing"),
     "code": (saved({"a": RunsCode()}), r"holds more than weights \(posix system\) and was not opened"),
     "code, another protocol": (saved({"a": RunsCode()}, pickle_protocol=4), "holds more than weights"),

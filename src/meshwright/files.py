@@ -6,11 +6,12 @@ folder next removes those whose writer is gone.
 """
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from meshwright.errors import InputError
@@ -22,6 +23,7 @@ except ImportError:  # Windows has no such locks
 
 _PREFIX = ".meshwright-"
 _COMPLETE = ".complete"  # in a folder whose files are all written and are being moved to their places
+_OLD = ".old"  # in such a folder: second names of the files whose places they take
 _ABANDONED_S = 86_400  # age at which leftovers are removed where files cannot be locked
 
 
@@ -43,7 +45,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield temporary
             os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that has become read-only: the next run sweeps
+            temporary.unlink(missing_ok=True)
         _unlock(lock)
 
 
@@ -53,7 +56,8 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     ``path`` is made when missing and removed again when the body raises; an existing folder keeps its other files.
     When the body is done, the new files take their places all together: what interrupts that (a signal, kill -9) is
-    made good at once or by the next run that writes there. Of two runs at once, the files of the last to end stand.
+    made good at once or by the next run that writes there. Where one of them cannot take its place, those that had are
+    taken back and the old ones stand. Of two runs at once, the files of the last to end stand.
 
     Raises:
         InputError: ``path`` is a file, cannot be made or written, or the disk is full. Known before the body runs,
@@ -63,7 +67,7 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     made: list[Path] = []
     temporary: Path | None = None
     lock: int | None = None
-    done = False
+    done, kept = False, False
     try:
         with _writing(path):
             _make(path, made)
@@ -76,11 +80,19 @@ def atomic_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
                 if (path / file.name).is_dir():
                     raise InputError(f"{path / file.name}: a folder is in the way; remove it or choose another folder")
             with _only_one(path):
+                can_be_taken_back = _keep_old_files(temporary, path)
                 (temporary / _COMPLETE).touch()
-                _uninterrupted(lambda: _move_files(temporary, path))
+                try:
+                    _uninterrupted(lambda: _move_all_or_none(temporary, path, can_be_taken_back))
+                except KeyboardInterrupt as interruption:
+                    interruption.add_note(f"{path} holds the new results, which were just complete")
+                    raise
         done = True
+    except _HalfMoved as error:
+        kept = True
+        raise InputError(str(error)) from error
     finally:
-        if temporary is not None:
+        if temporary is not None and not kept:
             _uninterrupted(lambda: shutil.rmtree(temporary, ignore_errors=True))
         _unlock(lock)
         if not done:
@@ -121,12 +133,69 @@ def _probe(folder: Path) -> None:
     probe.unlink()
 
 
+def _keep_old_files(source: Path, target: Path) -> dict[str, bool]:
+    """Give files of ``target`` whose places will be taken a second name, for `_move_back`.
+
+    Returns the names of all new files, and whether each could be taken back: not where an old file of its name can
+    have no second name on this file system.
+    """
+    names = sorted(file.name for file in source.iterdir())
+    (source / _OLD).mkdir()
+    can_be_taken_back = {}
+    for name in names:
+        can_be_taken_back[name] = not os.path.lexists(target / name)
+        if not can_be_taken_back[name] and not (target / name).is_symlink():
+            with contextlib.suppress(OSError):
+                os.link(target / name, source / _OLD / name)
+                can_be_taken_back[name] = True
+    return can_be_taken_back
+
+
 def _move_files(source: Path, target: Path) -> None:
     """Can be done again from the start, by another process too, until it has been done."""
     for file in sorted(source.iterdir()):
-        if file.name != _COMPLETE:
+        if file.name not in (_COMPLETE, _OLD):
             with contextlib.suppress(FileNotFoundError):
                 os.replace(file, target / file.name)
+
+
+class _HalfMoved(Exception):
+    """Some files have taken their places, and neither can the others nor can these be taken back."""
+
+
+def _move_all_or_none(source: Path, target: Path, can_be_taken_back: Mapping[str, bool]) -> None:
+    """Move the files of ``source`` to their places, or where one cannot move, the others back.
+
+    Raises:
+        OSError: a file cannot be moved; all is as before.
+        _HalfMoved: what is in ``source`` must be kept.
+    """
+    try:
+        _move_files(source, target)
+    except OSError as refused:
+        try:
+            _move_back(source, target, can_be_taken_back)
+        except OSError:
+            raise _HalfMoved(
+                f"{target}: cannot write there ({str(refused.strerror).lower()}); the new files are complete in"
+                f" {source.name}, and the next run that writes there moves them"
+            ) from refused
+        raise
+
+
+def _move_back(source: Path, target: Path, can_be_taken_back: Mapping[str, bool]) -> None:
+    """Undo what `_move_files` has done. Wherever it stops, it can be done again, and so can `_move_files`.
+
+    Raises:
+        OSError: a file cannot be taken back.
+    """
+    for name, can in can_be_taken_back.items():
+        if not (source / name).exists():
+            if not can:
+                raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+            os.replace(target / name, source / name)
+        if (source / _OLD / name).exists() and not (target / name).exists():
+            os.replace(source / _OLD / name, target / name)
 
 
 def _uninterrupted(work: Callable[[], None]) -> None:
@@ -200,7 +269,8 @@ def _create_file(path: Path) -> None:
 
 def _unlock(handle: int | None) -> None:
     if handle is not None:
-        os.close(handle)
+        with contextlib.suppress(OSError):
+            os.close(handle)
 
 
 @contextlib.contextmanager

@@ -44,6 +44,7 @@ _MAX_ANIMATED_PIXELS = 17_000_000
 _MAX_ANIMATION_PIXELS = 2_000_000_000  # of all frames together
 _MAX_FILM_BYTES = 16 * 1024 * MIB
 _MAX_FILM_PIXELS = 16_000_000_000  # of all frames together: 32 s at 60 frames a second in 3840 x 2160
+_MAX_HELD_PIXELS = 500_000_000  # of the reduced pictures of one object, which are held at once: 8 GB as float32
 # How each kind of film begins, and what FFmpeg calls it. Kinds that are lists of other files, scripts or addresses
 # (HLS, DASH, concat, SDP ...) are not among them.
 _CONTAINERS = {b"\x1a\x45\xdf\xa3": "matroska,webm", b"RIFF": "avi"}
@@ -74,7 +75,8 @@ def read_image(path: str | os.PathLike[str], max_size_px: int | None = None, upr
         InputError: missing, not a picture, damaged, or more than 64 million pixels (which are never decoded).
     """
     with _opened(Path(path)) as image:
-        return _to_picture(ImageOps.exif_transpose(image) if upright else image, max_size_px)
+        is_upright = not upright or _orientation(image) == 1
+        return _to_picture(image if is_upright else ImageOps.exif_transpose(image), max_size_px)
 
 
 def image_size(path: str | os.PathLike[str], upright: bool = True) -> tuple[int, int]:
@@ -85,6 +87,8 @@ def image_size(path: str | os.PathLike[str], upright: bool = True) -> tuple[int,
     """
     with _opened(Path(path)) as image:
         sideways = upright and _orientation(image) >= 5
+        if sideways and image.format == "TIFF":  # Pillow turns it: some versions say so before it is decoded
+            sideways = image.getexif().get(ExifTags.Base.ImageWidth) == image.width
         return (image.width, image.height) if sideways else (image.height, image.width)
 
 
@@ -131,6 +135,19 @@ def read_depth(path: str | os.PathLike[str], unit: float) -> Float[Tensor, "1 he
     if not np.isfinite(depths).all() or np.abs(depths).max(initial=0) > _MAX_DEPTH:
         raise InputError(f"{path}: holds depths beyond {_MAX_DEPTH:g} world units or no numbers; correct its unit")
     return torch.from_numpy(depths.astype(np.float32))[None]
+
+
+def check_held(where: object, count: int, height_px: int, width_px: int) -> None:
+    """Refuse more pictures than can be held at once, each on a canvas of this size.
+
+    Raises:
+        InputError: ``count`` pictures have more than 500 million pixels.
+    """
+    if count * height_px * width_px > _MAX_HELD_PIXELS:
+        raise InputError(
+            f"{where}: {count} pictures on a canvas of {width_px}x{height_px} are more than"
+            f" {_MAX_HELD_PIXELS // 1_000_000} million pixels; choose a smaller `max_size_px` or `max_views`"
+        )
 
 
 def decode_picture(content: bytes, name: str, max_side_px: int) -> UInt8[np.ndarray, "height width 3"]:
@@ -263,7 +280,10 @@ def _decoded(file: BinaryIO | io.BytesIO, name: str) -> Iterator[Image.Image]:
 
 
 def _orientation(image: Image.Image) -> int:
-    value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    """How a picture that has not been decoded is to be turned, as its EXIF tag counts; 1 is upright."""
+    # PNG's own getexif decodes the whole picture to look for a tag behind it.
+    exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
+    value = exif.get(ExifTags.Base.Orientation, 1)
     return value if isinstance(value, int) else 1
 
 
@@ -304,6 +324,7 @@ def _every_nth(path: Path, frames: Iterable[Any], max_frames: int) -> Frames:
                 kept, stride = kept[::2], stride * 2
             if count % stride == 0:
                 kept.append(decode())
+                check_held(path, len(kept), *kept[-1].shape[1:])
         count += 1
     return Frames(tuple(kept), tuple(range(0, count, stride)), count)
 
@@ -325,6 +346,8 @@ def _read_video(path: Path, max_size_px: int | None, max_frames: int) -> Frames:
             if not container.streams.video:
                 raise InputError(f"{path}: holds no pictures; give a video")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise InputError(f"{path}: the video is coded in a way that is not known here; re-encode it as mp4")
             _check_film(path, stream.width * stream.height, max(stream.frames, 1))
             stream.thread_type = "AUTO"
             end_s = -math.inf
@@ -346,9 +369,9 @@ def _read_video(path: Path, max_size_px: int | None, max_frames: int) -> Frames:
         if count:
             raise InputError(_breaks_off(path, count)) from error
         raise InputError(f"{path}: the video cannot be read ({error.strerror}); re-encode it as mp4") from error
-    except (ValueError, OverflowError, ArithmeticError, MemoryError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # as Pillow's decoders, PyAV's raise whatever they trip over
         raise InputError(f"{path}: the video is damaged; re-encode it as mp4") from error
     if not frames.count:
         raise InputError(f"{path}: the video holds no frames; re-encode it or pass a folder of pictures")

@@ -184,6 +184,9 @@ class RunOptions:
     seed: int = 0
     """Same seed, same machine, same mesh."""
 
+    isolate: bool = False
+    """Read pictures, meshes and weights in processes of their own, within limits on memory and time."""
+
 
 def require_unset(what: str, **values: object) -> None:
     """Raise if an option is given that would have no effect.
@@ -209,9 +212,14 @@ def _require_choice(name: str, value: str, choices: object) -> None:
 def _require_between(name: str, value: float | int | None, low: float | int, high: float | int) -> None:
     if value is not None and not low <= value <= high:
         bounds = f"of at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-        raise InputError(f"`{name}`: {value:g} is impossible; give a number {bounds}")
+        raise InputError(f"`{name}`: {_shown(value)} is impossible; give a number {bounds}")
 
 
 def _require_positive(name: str, value: float | int | None) -> None:
     if value is not None and not (value > 0 and math.isfinite(value)):
-        raise InputError(f"`{name}`: {value:g} is impossible; give a number above 0")
+        raise InputError(f"`{name}`: {_shown(value)} is impossible; give a number above 0")
+
+
+def _shown(value: float | int) -> str:
+    """A number of any size, shortly."""
+    return f"{value:g}" if abs(value) < 10**15 or isinstance(value, float) else f"{str(value)[:20]}..."

@@ -70,8 +70,10 @@ def neighbour(folder: Path, name: object, what: str) -> Path:
     """
     if not isinstance(name, str) or not name or "\0" in name:
         raise InputError(f"{what} has no name; correct it")
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", name) or ".." in parts or parts[:1] == ("/",):
+    name = name.replace("\\", "/")
+    parts = PurePosixPath(name).parts
+    # Two slashes at the front are a root of its own ("//server/share"): what counts is the first character.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", name) or ".." in parts or name.startswith("/"):
         raise InputError(f"{what} is named {name[:200]!r}, outside its folder; put it beside the file that names it")
     return folder.joinpath(*parts)
 

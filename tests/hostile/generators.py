@@ -4,6 +4,7 @@ A `Case` is a command line and the folder it is run in. `corpus` holds the cases
 `random_cases` draws new ones without end: whole files with one to four changes, in their structure or in their bytes.
 """
 
+import functools
 import io
 import json
 import os
@@ -20,13 +21,17 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save
+from scipy.spatial.transform import Rotation
 
 import captures
 from meshwright import Cameras
+from meshwright.model import ModelConfig, build_model
 
 URL = "http://127.0.0.1:{port}/x"  # where the driver listens
 LONG = 10**400
 QUICK = ("--resolution", "16", "--refine", "off", "--vertex-colors")
+OF_MODEL = ("--refine", "off", "--vertex-colors", "--model")  # which has its own resolution
 NUMBERS: tuple[Any, ...] = (
     0, -1, 1, 2**31, 2**63, -(2**63), LONG, -LONG, 1e-300, 1e-30, 1e-5, 1e7, 1e12, 1e30, 1e300, -1e300, 3e38, 1e308,
     float("nan"), float("inf"), -float("inf"), 0.0011, 3.139, 4294967295, 0.5, 65536,
@@ -111,6 +116,46 @@ def capture(kind: str, files: dict[str, bytes]) -> Callable[[Path], None]:
 def poses() -> np.ndarray:
     cameras = Cameras.spherical([i * 60.0 for i in range(6)], [20.0, -30.0] * 3, 4.0, 30.0)
     return np.linalg.inv(cameras.T_world_camera.numpy().astype(np.float64))
+
+
+def _colmap_poses() -> list[list[float]]:
+    """qvec (w, x, y, z) and tvec of the cameras of `transforms`: world to camera, OpenCV."""
+    T_camera_world = np.diag([1.0, -1, -1, 1]) @ poses()
+    turns = Rotation.from_matrix(T_camera_world[:, :3, :3]).as_quat()[:, [3, 0, 1, 2]]
+    return np.hstack([turns, T_camera_world[:, :3, 3]]).tolist()
+
+
+def colmap_text() -> dict[str, bytes]:
+    images = "".join(
+        " ".join(map(str, [i + 1, *pose, 1, f"{i}.png"])) + "\n3.5 4.5 1 7.5 8.5 -1\n"
+        for i, pose in enumerate(_colmap_poses())
+    )
+    return {
+        "cameras.txt": b"# Camera list\n1 OPENCV 24 24 44.8 44.8 12 12 0.01 0 0 0\n",
+        "images.txt": images.encode(),
+        "points3D.txt": b"1 0.1 0.2 0.3 9 99 199 0.5 1 0 2 0\n2 0.0 0.1 -0.3 9 99 199 0.5 1 0 2 1\n",
+    }
+
+
+def colmap_binary() -> dict[str, bytes]:
+    images = b"".join(
+        struct.pack("<i7di", i + 1, *pose, 1) + f"{i}.png".encode() + b"\0" + struct.pack("<Q2dq", 1, 3.5, 4.5, 1)
+        for i, pose in enumerate(_colmap_poses())
+    )
+    return {
+        "cameras.bin": struct.pack("<QiiQQ4d", 1, 1, 1, 24, 24, 44.8, 44.8, 12, 12),
+        "images.bin": struct.pack("<Q", 6) + images,
+        "points3D.bin": struct.pack("<QQ3d3BdQ2i", 1, 1, 0.1, 0.2, 0.3, 9, 99, 199, 0.5, 1, 1, 0),
+    }
+
+
+def colmap(folder: Path, files: dict[str, bytes]) -> None:
+    (folder / "images").mkdir()  # and not into sparse, which is a file of 20 GB here
+    (folder / "colmap" / "sparse" / "0").mkdir(parents=True)
+    for i in range(6):
+        disc(i).save(folder / "images" / f"{i}.png")
+    for name, content in files.items():
+        (folder / "colmap" / "sparse" / "0" / name).write_bytes(content)
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -238,6 +283,31 @@ def safetensors(header: bytes | None = None, data: bytes = bytes(64)) -> bytes:
     return len(header).to_bytes(8, "little") + header + data
 
 
+def tiny_config() -> dict[str, Any]:
+    return {
+        "kind": "mesh", "encoder_hidden_size": 8, "encoder_layers": 1, "encoder_heads": 2, "encoder_mlp_size": 8,
+        "encoder_image_size": 64, "patch_size": 64, "layer_norm_eps": 1e-6, "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3, "transformer_dim": 8, "transformer_layers": 1, "transformer_heads": 2,
+        "triplane_low_res": 4, "triplane_dim": 4, "samples_per_ray": 8, "grid_res": 8, "grid_scale": 2.1,
+        "mesh_resolution": 8, "mesh_threshold": 10.0,
+    }  # fmt: skip
+
+
+@functools.cache
+def _tiny_tensors(kind: str) -> dict[str, torch.Tensor]:
+    config = ModelConfig.from_json(json.dumps({**tiny_config(), "kind": kind}))
+    return {name: tensor.contiguous() for name, tensor in build_model(config, seed=0).state_dict().items()}
+
+
+def whole_model(changes: dict[str, Any], config: bytes | None = None) -> bytes:
+    """Weights in the own form with every tensor of a tiny model, and a config that says otherwise."""
+    stated = {**tiny_config(), **changes}
+    text = json.dumps(stated) if config is None else config.decode(errors="replace")
+    kind = stated["kind"] if stated["kind"] in ("mesh", "nerf") else "mesh"
+    metadata = {"format": "meshwright", "version": "1", "config": text, "dtype": "float32"}
+    return save(_tiny_tensors(kind), metadata)
+
+
 def torch_file() -> bytes:
     stream = io.BytesIO()
     torch.save({"state_dict": {"vit.embeddings.cls_token": torch.ones(3, 4)}}, stream)
@@ -362,6 +432,7 @@ def _random_case(rng: random.Random, number: int) -> Case:
     kind = rng.choice(
         ["json"] * 5 + ["capture"] * 6 + ["npz", "pkl", "picture", "picture", "film", "film", "glb"] * 2
         + ["glb", "gltf", "obj", "mtl", "ply", "ply", "stl", "safetensors", "torch", "mindspore", "option", "option"]
+        + ["config", "capture", "colmap", "colmap"]
         + ["name", "out"]
     )  # fmt: skip
     name = f"{number}-{kind}"
@@ -440,10 +511,24 @@ def _random_case(rng: random.Random, number: int) -> Case:
             if kind == "safetensors" and rng.random() < 0.7:
                 content = safetensors(changed_tree(json.loads(whole[8:-64]), rng))
             source = {"safetensors": "w.safetensors", "torch": "w.pt", "mindspore": "w.ckpt"}[kind]
-            use = ("convert", source, "x.safetensors") if rng.random() < 0.7 else (*read, "--model", source)
-            if use[0] == "info":
-                use = ("reconstruct", ".", "--out", "out", *QUICK, "--model", source)
+            use = ("convert", source, "x.safetensors")
+            if rng.random() < 0.3:
+                use = ("reconstruct", ".", "--out", "out", *OF_MODEL, source)
             return Case(name, use, _in_turn(posed, lambda folder: _write(folder / source, content)))
+        case "config":
+            content = whole_model({}, changed_tree(tiny_config(), rng))
+            use = ("reconstruct", ".", "--out", "out", *OF_MODEL, "w.safetensors")
+            return Case(name, use, _in_turn(posed, lambda folder: _write(folder / "w.safetensors", content)))
+        case "colmap":
+            as_text = rng.random() < 0.5
+            files = colmap_text() if as_text else colmap_binary()
+            for _ in range(rng.randint(1, 2)):
+                file = rng.choice(list(files))
+                text = files[file].decode("utf-8", "surrogateescape") if as_text else ""
+                files[file] = changed_words(text, rng) if as_text else changed_bytes(files[file], rng)
+            return Case(name, read, lambda folder: colmap(folder, files))
+        case "capture":
+            return Case(name, read, _many_pictures(rng))
         case "option":
             option = rng.choice(
                 ["--elevation", "--fov", "--radius", "--max-size"] * 2
@@ -463,6 +548,25 @@ def _random_case(rng: random.Random, number: int) -> Case:
             place = rng.choice([t for t in TEXTS if "\0" not in t and not t.startswith(("-", "/etc", "..", URL))])
             place = rng.choice([place, "/dev/null/x", "/proc/x", "/dev/full", "0.png", "0.png/x", "n" * 300, "a/" * 40])
             return Case(name, ("reconstruct", ".", f"--out={place or 'out'}", *QUICK), posed)
+
+
+def _many_pictures(rng: random.Random) -> Callable[[Path], None]:
+    """A capture of few bytes and many pixels: the same large picture under many names, as picture, mask or depth."""
+    side = rng.choice([24, 2000, 7900])
+    count = rng.choice([6, 128, 500, 3000])
+    role = rng.choice(["file_path", "mask_path", "depth_file_path"])
+
+    def build(folder: Path) -> None:
+        posed(folder)
+        _write(folder / "big.png", png_of(side, side))
+        tree = transforms()
+        tree["frames"] = [
+            {**tree["frames"][i % 6], role: "big.png"} if i % 6 == 5 or count > 6 else tree["frames"][i]
+            for i in range(count)
+        ]
+        (folder / "transforms.json").write_text(json.dumps(tree))
+
+    return build
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -643,6 +747,9 @@ def corpus() -> list[Case]:
     def mesh(name: str, file: str, build: Callable[[Path], None]) -> None:
         cases.append(_mesh_case(name, file, build))
 
+    def weights(name: str, file: str, build: Callable[[Path], None]) -> None:
+        cases.append(Case(f"weights-{name}", ("reconstruct", ".", "--out", "out", *OF_MODEL, file), build))
+
     # Numbers in transforms.json.
     for key in ("camera_angle_x", "cx", "fl_x", "k1", "w", "h", "depth_unit_scale_factor"):
         for value in (LONG, -LONG, 1e300, 1e-300, "1", None):
@@ -714,6 +821,20 @@ def corpus() -> list[Case]:
     views(
         "superscript", _in_turn(numbered, lambda f: disc().save(f / "²³.png"), _files(meta__pkl=pickle.dumps(poses())))
     )
+
+    # COLMAP's models.
+    views("colmap-text-sound", lambda f: colmap(f, colmap_text()))
+    views("colmap-binary-sound", lambda f: colmap(f, colmap_binary()))
+    for name, old, new in (
+        ("count", struct.pack("<Q", 6), struct.pack("<Q", 2**62)),
+        ("points", struct.pack("<Q2d", 1, 3.5, 4.5), struct.pack("<Q2d", 2**60, 3.5, 4.5)),
+        ("outside", b"0.png", b"/etc/passwd"),
+        ("two-slashes", b"0.png", b"//etc/passwd"),
+        ("size", struct.pack("<QQ", 24, 24), struct.pack("<QQ", 2**40, 2**40)),
+        ("model", struct.pack("<iiQ", 1, 1, 24), struct.pack("<iiQ", 1, 99, 24)),
+    ):
+        changed = {file: content.replace(old, new) for file, content in colmap_binary().items()}
+        views(f"colmap-{name}", lambda f, changed=changed: colmap(f, changed))
 
     # Pictures and films.
     for name, content in {"eps": EPS, "bomb": png_of(20_000, 4000), "text": b"x", "empty": b""}.items():
@@ -787,15 +908,22 @@ def corpus() -> list[Case]:
     cases.append(Case("refine-3e38", ("refine", "m.stl", ".", "--out", "out"), cases[-2].build))
 
     # Weights.
-    for grid in (512, 1024, LONG):
-        config = json.dumps({"kind": "mesh", "grid_resolution": grid})
-        header = {"__metadata__": {"format": "meshwright", "version": "1", "config": config, "dtype": "float32"}}
-        content = safetensors(json.dumps(header).encode(), b"")
-        views(
-            f"weights-grid-{str(grid)[:5]}", _in_turn(posed, _files(w__safetensors=content)), "--model", "w.safetensors"
-        )
+    for kind, key, values in (
+        ("mesh", "grid_res", (257, 512, 1024, LONG, 0, -1, 1.5)),
+        ("mesh", "grid_scale", (1e300, 1e-300, 0.0, float("nan"))),
+        ("mesh", "image_std", ([1e-300] * 3, [0.0] * 3)),
+        ("nerf", "mesh_resolution", (1024, 2**40, 1)),
+        ("nerf", "mesh_threshold", (1e300, -1.0)),
+        ("nerf", "samples_per_ray", (2**31, 0)),
+        ("nerf", "patch_size", (1, 0)),
+        ("nerf", "transformer_heads", (0, LONG)),
+    ):
+        for value in values:
+            content = whole_model({"kind": kind, key: value})
+            weights(f"{key}-{str(value)[:6]}", "w.safetensors", _in_turn(posed, _files(w__safetensors=content)))
+    weights("sound", "w.safetensors", _in_turn(posed, _files(w__safetensors=whole_model({}))))
     for name in ("pipe", "sparse", "/dev/zero", "folder"):
-        views(f"weights-{Path(name).name}", posed, "--model", name)
+        weights(Path(name).name, name, posed)
         cases.append(Case(f"convert-{Path(name).name}", ("convert", name, "x.safetensors"), posed))
     stream = io.BytesIO()
     torch.save({"a": _Touches()}, stream)

@@ -19,9 +19,9 @@ def _campaign(*arguments: str) -> str:
         text=True,
         check=False,
     )
-    last = done.stdout.strip().splitlines()[-1]
-    assert re.match(r"\d+ inputs, 0 tracebacks, 0 wrong exits, 0 leftovers, 0 code executions", last), done.stdout
-    return last
+    lines = done.stdout.strip().splitlines()
+    assert re.match(r"\d+ inputs, 0 tracebacks, 0 wrong exits, 0 leftovers, 0 code executions", lines[-1]), done.stdout
+    return "\n".join(lines[-2:])
 
 
 def test_a_hundred_hostile_inputs_do_no_harm():
@@ -30,4 +30,4 @@ def test_a_hundred_hostile_inputs_do_no_harm():
 
 @pytest.mark.hostile
 def test_two_thousand_hostile_inputs_do_no_harm():
-    assert _campaign("--seed", "1", "--count", "1700", "--corpus")
+    print(_campaign("--seed", "4", "--count", "1800", "--corpus"))  # seen with pytest -s

@@ -16,6 +16,7 @@ from meshwright.errors import InputError
 
 _UNIT = re.compile(r"_(deg|px|s)\Z")  # a flag is a field's name without its unit
 _MOST_TEXT = 200  # characters of an option that is free text
+_NOT_OF_JOBS = ("isolate",)  # a job has a process of its own
 
 
 def option_name(field: str) -> str:
@@ -65,7 +66,7 @@ def _fields(group: type) -> Iterator[tuple[str, Any, Any]]:
     """(name, type, default) of the fields that JSON may set."""
     hints = get_type_hints(group)
     for field in fields(group):
-        if Path not in (hints[field.name], *get_args(hints[field.name])):
+        if Path not in (hints[field.name], *get_args(hints[field.name])) and field.name not in _NOT_OF_JOBS:
             yield field.name, hints[field.name], None if field.default is MISSING else field.default
 
 

@@ -28,6 +28,7 @@ from meshwright.app.job_request import JobRequest
 from meshwright.app.limits import Limits
 from meshwright.app.option_fields import in_options
 from meshwright.errors import InputError
+from meshwright.limits import refusing, restrain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -346,11 +347,7 @@ def _restrain(folder: Path, scratch: Path, model_dir: str | None) -> None:
     A camera file may name pictures anywhere. What Python code opens is therefore checked here; native decoders are
     given open files, or files of the job. Programs may not be started and connections not be opened.
     """
-    with contextlib.suppress(ImportError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (_SCRATCH_BYTES, _SCRATCH_BYTES))
+    restrain(file_bytes=_SCRATCH_BYTES)
     with contextlib.suppress(OSError):  # if the machine runs out of memory, a job goes before the server
         Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
     sys.addaudithook(audit_hook(folder, model_dir))
@@ -375,10 +372,8 @@ def audit_hook(folder: Path, model_dir: str | None) -> Callable[[str, tuple[Any,
                 return
             if path.startswith(others) or not (path + os.sep).startswith(allowed):
                 raise PermissionError(13, "not a file of this job", os.path.basename(path))
-        elif event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect"):
-            raise PermissionError(13, f"a job may not use {event}")
 
-    return check
+    return refusing(check)
 
 
 def _for_the_client(message: str, folder: Path) -> str:

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from meshwright.cameras import Cameras
+from meshwright.capture.budget import CaptureBudget
 from meshwright.capture.camera_files import (
     PosedPicture,
     find_camera_file,
@@ -28,6 +29,7 @@ from meshwright.images import (
     VIDEO_SUFFIXES,
     Frames,
     Picture,
+    check_held,
     image_size,
     is_animation,
     read_frames,
@@ -78,19 +80,22 @@ def load_views(
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder; check the path")
+    budget = CaptureBudget(path)
     camera_file = _camera_file(path, options.rig)
     if camera_file is not None:
-        posed = _read_posed(camera_file, options)
+        posed = _read_posed(camera_file, options, budget)
     elif _is_still(path):
         posed = _read_sheet(path, options)
     else:
-        posed = _read_rig(path, options)
+        posed = _read_rig(path, options, budget)
     folder = path if path.is_dir() else path.parent
     beside = folder / "masks" if path.is_dir() or camera_file is not None else None
     if options.masks is not None:
         posed = replace(posed, masks=_masks_by_name(Path(options.masks), posed.names))
     elif posed.masks is None and beside is not None and beside.is_dir():
         posed = replace(posed, masks=_masks_by_name(beside, posed.names))
+    if posed.masks is not None:
+        budget.add(posed.masks)
     views = _assemble(posed, options.background, options.max_size_px, progress)
     if posed.rig not in ORBITS:
         return views
@@ -118,7 +123,7 @@ def _is_still(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES and not is_animation(path)
 
 
-def _read_posed(camera_file: Path, options: ViewOptions) -> _PosedPictures:
+def _read_posed(camera_file: Path, options: ViewOptions, budget: CaptureBudget) -> _PosedPictures:
     what = f"{camera_file}, which holds the cameras"
     require_no_orbit(what, options)
     require_unset(what, radius=options.radius)
@@ -127,6 +132,8 @@ def _read_posed(camera_file: Path, options: ViewOptions) -> _PosedPictures:
     files = read_camera_file(camera_file, options.fov_deg)
     chosen = _evenly(len(files.pictures), options.max_views)
     sources = [files.pictures[i] for i in chosen]
+    budget.add_pictures((source.path for source in sources), options.max_size_px)
+    budget.add(source.depth.path for source in sources if source.depth is not None)
     names = _unique_names([source.path for source in files.pictures])
     return _PosedPictures(
         [source.read(options.max_size_px) for source in sources],
@@ -163,13 +170,14 @@ def _selection_note(chosen: int, count: int) -> tuple[str, ...]:
     return () if chosen == count else (f"uses {chosen} of {count} pictures, evenly chosen",)
 
 
-def _frames(path: Path, max_size_px: int, max_views: int) -> tuple[Frames, list[str]]:
+def _frames(path: Path, max_size_px: int, max_views: int, budget: CaptureBudget) -> tuple[Frames, list[str]]:
     """The pictures of a turn around the object, from a film or a folder."""
     if path.is_dir():
         files = _picture_files(path)
         if not files:
             raise InputError(f"{path}: holds no pictures; give a folder of PNG or JPEG files, a video or a sheet")
         chosen = _evenly(len(files), max_views)
+        budget.add_pictures((files[i] for i in chosen), max_size_px)
         pictures = tuple(read_image(files[i], max_size_px) for i in chosen)
         return Frames(pictures, tuple(chosen), len(files)), [files[i].name for i in chosen]
     if path.suffix.lower() not in PICTURE_SUFFIXES | VIDEO_SUFFIXES:
@@ -189,9 +197,9 @@ def _picture_files(folder: Path) -> list[Path]:
     return sorted((file for file in pictures if not file.name.startswith(".")), key=natural)
 
 
-def _read_rig(path: Path, options: ViewOptions) -> _PosedPictures:
+def _read_rig(path: Path, options: ViewOptions, budget: CaptureBudget) -> _PosedPictures:
     """A film or a folder of pictures in the order of a rig."""
-    frames, names = _frames(path, options.max_size_px, options.max_views)
+    frames, names = _frames(path, options.max_size_px, options.max_views, budget)
     notes = _selection_note(len(frames.pictures), frames.count)
     rig: str = options.rig
     if rig == "auto":
@@ -242,6 +250,7 @@ def _assemble(posed: _PosedPictures, background: str, max_size_px: int, progress
     sizes_px = torch.tensor([picture.shape[1:] for picture in posed.pictures])
     height, width = sizes_px.amax(dim=0).tolist()
     count = len(posed.pictures)
+    check_held(posed.names[0], count, height, width)
     images = torch.ones(count, 3, height, width)
     alpha = torch.zeros(count, 1, height, width)
     sources = [None] * count if posed.sources is None else posed.sources

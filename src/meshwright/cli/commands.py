@@ -73,16 +73,17 @@ class Reconstruct:
             raise InputError("`colors='model'`: there is no model to take colours from; give a `model` or leave it out")
 
         def work(progress: "Progress") -> "Work":
-            from meshwright.capture import load_views
             from meshwright.device import resolve_device
+            from meshwright.isolated import file_readers
             from meshwright.reconstruct import finish, in_output_frame, start_shape
             from meshwright.weights import load_model
 
-            device, places = resolve_device(self.run.device), self.model
-            views = load_views(self.input, self.views, progress=progress).to(device)
+            device, places, files = resolve_device(self.run.device), self.model, file_readers(self.run.isolate)
+            views = files.load_views(self.input, self.views, progress=progress).to(device)
             views, frame = in_output_frame(views, self.output.frame)
             model = None if name == "none" else load_model(
-                name, model_dir=places.model_dir, revision=places.revision, device=device, progress=progress
+                name, model_dir=places.model_dir, revision=places.revision, device=device, read=files.read_checkpoint,
+                progress=progress,
             )  # fmt: skip
             start = start_shape(views, model=model, shape=self.shape, fit=self.fit, progress=progress)
             finished = finish(start, views, fit=self.fit, color=self.color, seed=self.run.seed, progress=progress)
@@ -106,6 +107,14 @@ class FitNothing(FitOptions):
     refine: Suppress[Literal["off"]] = "off"
     refine_cameras: Suppress[bool | None] = None
     time_budget_s: Suppress[float | None] = None
+
+
+@dataclass(frozen=True)
+class RunReading(RunOptions):
+    """How files are read."""
+
+    device: Suppress[str] = RunOptions.device
+    seed: Suppress[int] = RunOptions.seed
 
 
 @dataclass(frozen=True)
@@ -162,12 +171,13 @@ class Info:
     input: InputPath
     """Orbit video or animation, Zero123++ sheet, folder of posed pictures, or transforms.json."""
     views: ViewOptions = ViewOptions()
+    run: RunReading = RunReading()
 
     def __call__(self) -> None:
-        from meshwright.capture import load_views
+        from meshwright.isolated import file_readers
 
         with progress_bars() as bars:
-            views = load_views(self.input, self.views, progress=bars)
+            views = file_readers(self.run.isolate).load_views(self.input, self.views, progress=bars)
         print_views(self.input, views)
 
 
@@ -187,9 +197,11 @@ class Convert:
     """Folder that is searched for weights first."""
     revision: str | None = None
     """Commit or tag of the weights on the hub; the pinned one if not given."""
+    run: RunReading = RunReading()
 
     def __call__(self) -> None:
         from meshwright import weights
+        from meshwright.isolated import file_readers
 
         with progress_bars() as bars:
             done = weights.convert(
@@ -199,6 +211,7 @@ class Convert:
                 mindspore=self.mindspore,
                 model_dir=self.model_dir,
                 revision=self.revision,
+                read=file_readers(self.run.isolate).read_checkpoint,
                 progress=bars,
             )
         Console().print(f"{done.source} -> {done.destination}: {done.tensors} tensors", markup=False, highlight=False)
@@ -257,15 +270,15 @@ def _finish_mesh(command: Refine | Texture, progress: "Progress") -> "Work":
     Raises:
         InputError: the file is not a mesh, or the mesh is not where the views look.
     """
-    from meshwright.capture import load_views
     from meshwright.color import surface_field
     from meshwright.device import resolve_device
     from meshwright.evaluate import Scored
-    from meshwright.mesh_files import load_mesh
+    from meshwright.isolated import file_readers
     from meshwright.reconstruct import StartShape, finish, in_output_frame
 
-    views = load_views(command.input, command.views, progress=progress)
-    mesh = load_mesh(command.mesh)
+    files = file_readers(command.run.isolate)
+    views = files.load_views(command.input, command.views, progress=progress)
+    mesh = files.load_mesh(command.mesh)
     if len(mesh.faces) == 0:
         raise InputError(f"{command.mesh}: has no triangles; export it again with its surface")
     overlap = Scored.of(mesh, views).silhouette_iou

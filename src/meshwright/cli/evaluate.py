@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, Suppress, arg
 
 from meshwright.cli.display import progress_bars
 from meshwright.errors import InputError
@@ -21,6 +21,13 @@ if TYPE_CHECKING:  # torch takes seconds to import: --help and usage errors shou
     from meshwright.views import Views
 
 _SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
+
+
+@dataclass(frozen=True)
+class RunHere(RunOptions):
+    """Where and how the work is done."""
+
+    isolate: Suppress[bool] = False  # data sets are not from strangers
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Evaluate:
     shape: ShapeOptions = ShapeOptions()
     fit: FitOptions = FitOptions()
     color: ColorOptions = ColorOptions()
-    run: RunOptions = RunOptions()
+    run: RunHere = RunHere()
 
     def __call__(self) -> None:
         from meshwright.curate import open_dataset

@@ -62,8 +62,8 @@ def _run(signals: Iterable[signal.Signals]) -> int:
     except InputError as error:
         _say(f"error: {in_flags(str(error))}", "bold red")
         return 2
-    except KeyboardInterrupt:
-        return _interrupted(received)
+    except KeyboardInterrupt as interruption:
+        return _interrupted(received, interruption)
     except MemoryError:
         _say("error: not enough memory; make the pictures smaller (--max-size) or --resolution lower", "bold red")
         return 2
@@ -71,14 +71,15 @@ def _run(signals: Iterable[signal.Signals]) -> int:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 2
     except Exception:
         if received:  # a library took the interruption for something else: trimesh does, while it is imported
-            return _interrupted(received)
+            return _interrupted(received, KeyboardInterrupt())
         _say(f"error: a fault of meshwright; please report it at {_ISSUES} with the file {_log()}", "bold red")
         return 1
     return 0
 
 
-def _interrupted(received: list[int]) -> int:
-    _say("interrupted; nothing was written", "yellow")
+def _interrupted(received: list[int], interruption: KeyboardInterrupt) -> int:
+    notes: list[str] = getattr(interruption, "__notes__", [])
+    _say(f"interrupted; {notes[0] if notes else 'nothing was written'}", "yellow")
     return 128 + (received[0] if received else signal.SIGINT)
 
 

@@ -6,7 +6,6 @@ that one costs some ten milliseconds. Memory is limited where the system can (Li
 
 import contextlib
 import dataclasses
-import errno
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -19,10 +18,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from meshwright.curate.options import Limits
 from meshwright.errors import InputError
+from meshwright.limits import Limits, is_out_of_memory, restrain
 
-_ORPHAN_GRACE_S = 5.0
 _MOST_TRIES = 3  # of a task whose process somebody else killed
 
 
@@ -152,7 +150,9 @@ def _received(connection: Connection) -> Outcome | None:
 
 
 def _in_child(function: Callable[..., Any], arguments: tuple[Any, ...], limits: Limits, answer: Connection) -> None:
-    _limit(limits)
+    if hasattr(os, "setsid"):
+        os.setsid()  # so that ending this process can end what it starts (Blender)
+    restrain(limits.time_limit_s, limits.memory_limit_mib)
     started = time.monotonic()
     kind, reason, value = "done", "", None
     try:
@@ -160,7 +160,7 @@ def _in_child(function: Callable[..., Any], arguments: tuple[Any, ...], limits: 
     except InputError as error:
         kind, reason = "input", _one_line(error)
     except Exception as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             kind, reason = "memory", f"needs more than {limits.memory_limit_mib} MiB"
         elif isinstance(error, OSError):
             kind, reason = "system", _one_line(error)
@@ -171,35 +171,8 @@ def _in_child(function: Callable[..., Any], arguments: tuple[Any, ...], limits: 
     answer.close()
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Python, the system, torch and threading each say it in their own words."""
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    words = ("allocate", "can't start new thread")
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
-
-
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:500]
-
-
-def _limit(limits: Limits) -> None:
-    if hasattr(os, "setsid"):
-        os.setsid()  # so that ending this process can end what it starts (Blender)
-    if hasattr(signal, "setitimer"):
-        # Should whoever watches be killed first, the process still ends.
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, limits.time_limit_s + _ORPHAN_GRACE_S)
-    if sys.platform == "linux":
-        import resource
-
-        with open("/proc/self/statm", encoding="ascii") as file:
-            mapped = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        most = mapped + (limits.memory_limit_mib << 20)
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _peak_mib() -> float:

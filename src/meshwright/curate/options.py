@@ -1,6 +1,6 @@
 """Every option of curation, defined once: name, type, default, meaning, and bounds.
 
-Imports nothing but the standard library, so that ``--help`` is quick.
+Imports nothing but the standard library and `meshwright.limits`, so that ``--help`` is quick.
 """
 
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from meshwright.errors import InputError
+from meshwright.limits import Limits
 
 ViewSetName = Literal["instantmesh", "mindone", "random", "circle", "sv3d", "orbit", "zero123plus", "zero123plus-v1.1"]
 Fit = Literal["box", "sphere"]
@@ -74,20 +75,6 @@ class DrawOptions:
     def __post_init__(self) -> None:
         if not 16 <= self.size_px <= 4096:
             raise InputError(f"`size_px={self.size_px}`: pictures of this size cannot be drawn; choose 16 to 4096")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one object may take."""
-
-    time_limit_s: float = 300.0
-    """Seconds after which its process is ended."""
-    memory_limit_mib: int = 4096
-    """MiB of memory beyond what the libraries take."""
-
-    def __post_init__(self) -> None:
-        if self.time_limit_s <= 0 or self.memory_limit_mib < 64:
-            raise InputError("`time_limit_s` must be above 0 and `memory_limit_mib` at least 64; raise them")
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,29 @@ from dataclasses import dataclass
 
 from meshwright.errors import InputError
 
-# Of whole numbers in a config, so that a hostile one cannot ask for days or terabytes.
-_LARGEST_SIZE = 1 << 15
-_LARGEST_LAYERS = 256
-_LARGEST_RESOLUTION = 1024
+# Of every number, so that a stranger's config cannot ask for days or terabytes: sizes that the weights in the file
+# bound as well, and those that only computing would show (grids, samples, tokens). Several times what is published.
+RANGES: dict[str, tuple[float, float]] = {
+    "encoder_hidden_size": (1, 4096),
+    "encoder_layers": (1, 64),
+    "encoder_heads": (1, 64),
+    "encoder_mlp_size": (1, 16384),
+    "encoder_image_size": (8, 1024),
+    "patch_size": (8, 64),  # 40 x 40 tokens of a picture of 320 pixels
+    "layer_norm_eps": (1e-15, 1e-2),
+    "image_mean": (1e-3, 1.0),
+    "image_std": (1e-3, 10.0),
+    "transformer_dim": (1, 4096),
+    "transformer_layers": (1, 64),
+    "transformer_heads": (1, 64),
+    "triplane_low_res": (1, 64),
+    "triplane_dim": (1, 512),
+    "samples_per_ray": (1, 1024),
+    "grid_res": (2, 256),
+    "grid_scale": (1e-2, 100.0),
+    "mesh_resolution": (2, 512),
+    "mesh_threshold": (1e-6, 1e6),
+}
 
 
 @dataclass(frozen=True)
@@ -20,7 +39,7 @@ class ModelConfig:
     for which the table of position embeddings was made. ``triplane_low_res``: plane tokens along a side; the planes
     have twice as many texels. ``grid_res``: FlexiCubes cells along a side of a cube of ``grid_scale`` world units.
     ``mesh_resolution``, ``mesh_threshold``: points along a side, and density of the surface, of a mesh from the
-    NeRF model.
+    NeRF model. `RANGES` bounds every number.
 
     Raises:
         InputError: a value cannot make a model.
@@ -50,6 +69,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("nerf", "mesh"):
             raise InputError(f"model config: kind is {self.kind!r}; use nerf or mesh")
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if not all(low <= number <= high for number in (value if isinstance(value, tuple) else (value,))):
+                raise InputError(f"model config: {name} is {str(value)[:40]}; it must lie between {low:g} and {high:g}")
         for heads, size in (("encoder_heads", "encoder_hidden_size"), ("transformer_heads", "transformer_dim")):
             if getattr(self, size) % getattr(self, heads):
                 raise InputError(f"model config: {size} is not a multiple of {heads}; change one of them")
@@ -77,28 +100,20 @@ class ModelConfig:
         if unknown := sorted(values.keys() - fields.keys()):
             raise InputError(f"model config: {unknown[0]!r} is not a known name; remove it or update meshwright")
         for name, value in {"kind": None, **values}.items():
-            _check_value(name, fields[name], value)
+            _check_type(name, fields[name], value)
         return cls(**values)
 
 
-def _check_value(name: str, kind: object, value: object) -> None:
+def _check_type(name: str, kind: object, value: object) -> None:
     if kind is str:
         good, wanted = isinstance(value, str), "given as text"
-    elif kind is int:
-        largest = _LARGEST_LAYERS if name.endswith("_layers") else _LARGEST_SIZE
-        largest = _LARGEST_RESOLUTION if name in ("grid_res", "mesh_resolution") else largest
-        good, wanted = type(value) is int and 1 <= value <= largest, f"a whole number from 1 to {largest}"
-    elif kind is float:
-        good, wanted = _is_positive(value), "a positive decimal number such as 2.0"
+    elif kind in (int, float):
+        good, wanted = type(value) is kind, "a whole number" if kind is int else "a decimal number such as 2.0"
     else:
-        good = isinstance(value, tuple) and len(value) == 3 and all(_is_positive(v) for v in value)
-        wanted = "three positive decimal numbers"
+        good = isinstance(value, tuple) and len(value) == 3 and all(type(v) is float for v in value)
+        wanted = "three decimal numbers"
     if not good:
         raise InputError(f"model config: {name} is {str(value)[:40]!r}; it must be {wanted}")
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, float) and 0 < value < float("inf")
 
 
 PRESETS = {

@@ -94,7 +94,9 @@ def _clip(projected: Float[Tensor, "views vertices 3"], outside: Tensor, faces: 
     for nx, ny in ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0)):
         x, y, z = polygon.unbind(2)
         polygon, count = _cut(polygon, count, z * GUARD_PX + nx * x + ny * y)
-    corners = (polygon[:, :, :2] / polygon[:, :, 2:] * (1 << SUBPIXEL_BITS)).nan_to_num(0.0).round().long()
+    # Where coordinates are so large that a cut is lost in rounding, it may lie anywhere: integers must not overflow.
+    xy = (polygon[:, :, :2] / polygon[:, :, 2:]).nan_to_num(0.0).clamp(-GUARD_PX, GUARD_PX)
+    corners = (xy * (1 << SUBPIXEL_BITS)).round().long()
     fan = torch.stack([corners[:, [0, i, i + 1]] for i in range(1, corners.shape[1] - 1)], dim=1)
     real = torch.arange(2, corners.shape[1], device=count.device) < count[:, None]
     piece, _ = real.nonzero(as_tuple=True)
@@ -117,7 +119,8 @@ def _cut(
     candidates = torch.stack([polygon, crossing], dim=2).flatten(1, 2)
     keep = torch.stack([real & inside, real & (inside != inside_next)], dim=2).flatten(1, 2)
     order = (~keep).to(torch.int8).argsort(dim=1, stable=True)[:, : polygon.shape[1] + 1]
-    return candidates.gather(1, order[:, :, None].expand(-1, -1, 3)), keep.sum(1)
+    # A line cuts a triangle's remains twice at most, but for rounding.
+    return candidates.gather(1, order[:, :, None].expand(-1, -1, 3)), keep.sum(1).clamp(max=order.shape[1])
 
 
 def _rasterize_cpu(

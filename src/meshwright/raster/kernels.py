@@ -48,7 +48,7 @@ _ONE = 1 << SUBPIXEL_BITS
 _HALF = _ONE >> 1
 _INF = np.float32(np.inf)
 _F1 = np.float32(1)  # Numba makes integer times float32 a float64
-_FAR = 1e9  # pixels
+_FAR = 1e9  # pixels or texels
 _NO_EDGE = -1  # in ``edges``: no silhouette passes here
 _REACHES_GOAL = -2  # of a walk: one surface from pixel to pixel
 _CANDIDATE = -2  # in ``edges``, for a while: some edge passes here at which a surface turns back
@@ -399,15 +399,23 @@ def _wrap(index, size, repeat):
 
 @compiled
 @no_type_check
+def _whole(number):
+    """A whole float as an integer; 0 for what no integer is (NaN, infinity): compiled code does not say so."""
+    return int(number) if abs(number) < _FAR else 0
+
+
+@compiled
+@no_type_check
 def _texel_corner(u, v, height, width, offset, repeat):
     """The four texels around (u, v), upper left, upper right, lower left, lower right, and (u, v) among them."""
     x, y = u * np.float32(width) - np.float32(0.5), (_F1 - v) * np.float32(height) - np.float32(0.5)
     col, row = np.floor(x), np.floor(y)
     right, down = x - col, y - row
-    left_col, right_col = _wrap(int(col), width, repeat), _wrap(int(col) + 1, width, repeat)
+    first_col, first_row = _whole(col), _whole(row)
+    left_col, right_col = _wrap(first_col, width, repeat), _wrap(first_col + 1, width, repeat)
     upper, lower = (
-        offset + _wrap(int(row), height, repeat) * width,
-        offset + _wrap(int(row) + 1, height, repeat) * width,
+        offset + _wrap(first_row, height, repeat) * width,
+        offset + _wrap(first_row + 1, height, repeat) * width,
     )
     return upper + left_col, upper + right_col, lower + left_col, lower + right_col, right, down
 

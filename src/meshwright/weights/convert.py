@@ -1,6 +1,7 @@
 """From any known form of weights to the own one or to MindSpore's."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from meshwright.progress import Progress, silent
 from meshwright.weights.check import check_finite, check_fit, skeleton
 from meshwright.weights.hub import find_weights
 from meshwright.weights.mindspore import mindspore_name, write_mindspore
-from meshwright.weights.read import PUBLISHED_PREFIX, describe, read_checkpoint
+from meshwright.weights.read import PUBLISHED_PREFIX, Checkpoint, describe, read_checkpoint
 from meshwright.weights.write import in_dtype, save_own, save_safetensors
 
 
@@ -34,13 +35,14 @@ def convert(
     config: ModelConfig | None = None,
     model_dir: str | os.PathLike[str] | None = None,
     revision: str | None = None,
+    read: Callable[[Path, ModelConfig | None], Checkpoint] = read_checkpoint,
     progress: Progress = silent,
 ) -> Conversion:
     """Write the weights of ``source`` (a known name or a file of any form) as ``destination``, whose suffix says how.
 
     ``.safetensors``: a model in the own form, an encoder or OpenLRM under its own names. ``.ckpt``: MindSpore's form.
     ``mindspore``: MindSpore's names, in a .safetensors file too; models get the prefix of the published files,
-    which MindOne's port expects. ``config`` as in ``load_model``.
+    which MindOne's port expects. ``config`` and ``read`` as in ``load_model``.
 
     Raises:
         InputError: the source cannot be had or is no good (see ``load_model``), a weight is not finite in ``dtype``,
@@ -52,7 +54,7 @@ def convert(
             f"{destination}: name it .safetensors, or .ckpt for MindSpore (PyTorch's pickles are not written)"
         )
     path = find_weights(source, model_dir=model_dir, revision=revision, progress=progress)
-    checkpoint = read_checkpoint(path, config)
+    checkpoint = read(path, config)
     if checkpoint.config is not None:
         check_fit(checkpoint, skeleton(checkpoint, checkpoint.config).state_dict(), checkpoint.config)
     check_finite(checkpoint, progress)

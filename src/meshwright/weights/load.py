@@ -1,6 +1,8 @@
 """A model with its weights."""
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -21,12 +23,14 @@ def load_model(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     config: ModelConfig | None = None,
+    read: Callable[[Path, ModelConfig | None], Checkpoint] = read_checkpoint,
     progress: Progress = silent,
 ) -> InstantNeRF | InstantMesh:
     """A model in evaluation mode, from a preset's name (see ``hub.find_weights``) or a file of any form.
 
     On the CPU, weights stored in ``dtype`` stay mapped to the file: nothing is copied. ``config`` is needed only for
-    models in the published or a MindSpore form whose sizes are none of the presets'.
+    models in the published or a MindSpore form whose sizes are none of the presets'. ``read`` can be that of
+    `meshwright.isolated.file_readers`.
 
     Raises:
         InputError: the weights cannot be had or read, are not finite, or are not those of the named preset or
@@ -34,7 +38,7 @@ def load_model(
     """
     device = resolve_device(device)
     path = find_weights(name_or_path, model_dir=model_dir, revision=revision, progress=progress)
-    checkpoint = read_checkpoint(path, config)
+    checkpoint = read(path, config)
     if checkpoint.config is None:
         raise InputError(f"{path}: is {checkpoint.form}, not a reconstruction model; training can start from it")
     found, name = describe(checkpoint.config), os.fspath(name_or_path)

@@ -19,7 +19,7 @@ from meshwright.images import Picture, image_size, quarter_turns, read_depth, re
 from meshwright.views import Capture
 
 MAX_CAMERA_FILE_BYTES = 64 * 2**20
-MAX_CAMERAS = 100_000
+MAX_CAMERAS = 20_000  # the header of every picture is looked at
 _FOV_DEG = (0.1, 170.0)  # what a pinhole camera can be, and the work here can bear
 _FARTHEST_CENTER = 10.0  # of the principal point from the picture's corner, in pictures
 _FARTHEST_CAMERA = 1e9  # from the origin; beyond, squares of float32 lose the object
