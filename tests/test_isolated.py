@@ -16,11 +16,13 @@ import torch
 from meshwright.child import run_in_child
 from meshwright.cli import main
 from meshwright.errors import InputError
-from meshwright.isolated import Parcel, file_readers
+from meshwright.isolated import Parcel, file_readers, readers
 from meshwright.isolated.parcel import DamagedParcel
 from meshwright.limits import Limits
 from meshwright.mesh import Mesh
 from meshwright.options import ViewOptions
+from meshwright.progress import silent
+from meshwright.views import Capture
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="children with limits are POSIX's")
 EXAMPLE = Path(__file__).parents[1] / "examples" / "demo" / "posed"
@@ -203,6 +205,16 @@ def test_views_are_the_same_to_the_bit(few_views):
     _same(file_readers(False).load_views(few_views, options), file_readers(True).load_views(few_views, options))
 
 
+def test_what_a_capture_says_beside_its_cameras_comes_along(tmp_path):
+    views = file_readers(False).load_views(EXAMPLE, ViewOptions(max_size_px=64))
+    for capture in (None, Capture("COLMAP", (0.0, 0.6, 0.8), False), Capture("phone")):
+        said = dataclasses.replace(views, capture=capture)
+        with tempfile.TemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(readers, "load_views", lambda *_, said=said, **__: said)
+            readers.views_parcel("x", dataclasses.asdict(ViewOptions()), file, silent)
+            _same(readers._views_from(Parcel.read(file), "x"), said)
+
+
 def test_meshes_are_the_same_to_the_bit(tmp_path):
     vertices, faces = torch.rand(9, 3), torch.arange(9).view(3, 3)
     Mesh(vertices, faces, uv=torch.rand(9, 2), uv_faces=faces, texture=torch.rand(3, 8, 8)).save(tmp_path / "m.glb")
@@ -257,6 +269,7 @@ def test_a_child_that_is_no_longer_ours_hands_over_no_mesh_that_leads_outside_of
         ({}, {"images": torch.rand(2, 3, 4, 5)}), ({}, {"alpha": torch.rand(2, 1, 4, 5)}),
         ({}, {"sizes_px": torch.tensor([[4, 9], [4, 4]])}), ({}, {"T_world_camera": torch.rand(3, 4, 4)}),
         ({}, {"depth_z": torch.rand(2, 1, 4, 9)}), ({}, {"other": torch.rand(2)}),
+        ({"capture": {"kind": "x"}}, {}), ({"capture": {"kind": "x", "up": [1, 2], "own_axes": True}}, {}),
     ],
 )  # fmt: skip
 def test_a_child_that_is_no_longer_ours_hands_over_no_views_that_contradict_themselves(monkeypatch, facts, tensors):

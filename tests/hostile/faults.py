@@ -58,6 +58,7 @@ WHOLE = (
     "--resolution", "16", "--refine", "fast", "--time-budget", "0.5", "--texture-size", "256", "--format",
     "glb,obj,ply,stl", "--turntable",
 )  # fmt: skip
+UNREFINED = FitOptions(refine="off")
 VERTEX_COLORS = ColorOptions(vertex_colors=True)
 reconstruct = importlib.import_module("meshwright.reconstruct")  # the package's own name of it is the function
 SIGNALS = {"SIGKILL": -9, "SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
@@ -305,8 +306,8 @@ class Driver:
     @functools.cached_property
     def _work(self) -> dict[str, Any]:
         views = load_views(self.root)
-        start = reconstruct.start_shape(views, shape=ShapeOptions(resolution=int(NEW[1])))
-        finished = reconstruct.finish(start, views, fit=FitOptions(refine="off"), color=VERTEX_COLORS)
+        start = reconstruct.start_shape(views, shape=ShapeOptions(resolution=int(NEW[1])), fit=UNREFINED)
+        finished = reconstruct.finish(start, views, fit=UNREFINED, color=VERTEX_COLORS)
         colored = color_vertices(start.mesh, views)
         scored = [evaluate.Scored.of(colored, views), evaluate.Scored.of(finished.mesh, finished.views)]
         start = dataclasses.replace(start, mesh=colored)

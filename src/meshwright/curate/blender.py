@@ -3,8 +3,8 @@
 Which one: `DrawOptions.blender`, else the environment variable MESHWRIGHT_BLENDER (a Python where ``import bpy`` works,
 or a ``blender`` executable), else a ``blender`` on the PATH.
 
-What goes there is a JSON file (path, fit, lighting, seed, size_px, cycles_device, T_world_camera, intrinsics, out); what
-comes back an .npz: rgba (linear, premultiplied), depth_z, normals, center, scale, bounds, faces, version.
+What goes there is a JSON file (path, fit, lighting, seed, size_px, cycles_device, T_world_camera, intrinsics, out);
+what comes back an .npz: rgba (linear, premultiplied), depth_z, normals, center, scale, bounds, faces, version.
 """
 
 import json

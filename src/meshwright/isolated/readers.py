@@ -22,7 +22,7 @@ from meshwright.mesh_files import load_mesh
 from meshwright.model import ModelConfig
 from meshwright.options import ViewOptions
 from meshwright.progress import Progress, silent
-from meshwright.views import Views
+from meshwright.views import Capture, Views
 from meshwright.weights import Checkpoint, read_checkpoint
 
 AnyPath = str | os.PathLike[str]
@@ -65,7 +65,8 @@ def _load_views(
 def views_parcel(path: str, options: Mapping[str, Any], result: BinaryIO, progress: Progress) -> None:
     """What a child does for `load_views`."""
     views = load_views(path, ViewOptions(**options), progress=progress)
-    facts = {"names": views.names, "rig": views.rig, "assumptions": views.assumptions}
+    capture = None if views.capture is None else asdict(views.capture)
+    facts = {"names": views.names, "rig": views.rig, "assumptions": views.assumptions, "capture": capture}
     cameras = {"T_world_camera": views.cameras.T_world_camera, "intrinsics": views.cameras.intrinsics}
     Parcel(facts, {**_tensors_of(views), **cameras}).write(result)
 
@@ -92,8 +93,20 @@ def _views_from(parcel: Parcel, path: AnyPath) -> Views:
     _require(path, bool(((tensors["sizes_px"] >= 1) & (tensors["sizes_px"] <= limits_px)).all()))
     return Views(
         **tensors, cameras=Cameras(T, intrinsics), names=tuple(names or ()), rig=str(rig),
-        assumptions=tuple(assumptions or ()),
+        assumptions=tuple(assumptions or ()), capture=_capture_from(parcel.facts.get("capture"), path),
     )  # fmt: skip
+
+
+def _capture_from(stated: object, path: AnyPath) -> Capture | None:
+    if stated is None:
+        return None
+    _require(path, isinstance(stated, dict) and stated.keys() == {field.name for field in fields(Capture)})
+    assert isinstance(stated, dict)
+    kind, up, own_axes = stated["kind"], stated["up"], stated["own_axes"]
+    _require(path, isinstance(kind, str) and isinstance(own_axes, bool) and isinstance(up, list | None))
+    if up is not None:
+        _require(path, len(up) == 3 and all(isinstance(part, float) for part in up))
+    return Capture(kind, None if up is None else tuple(up), own_axes)
 
 
 def _load_mesh(limits: Limits, path: AnyPath) -> Mesh:
