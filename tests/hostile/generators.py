@@ -4,6 +4,7 @@ A `Case` is a command line and the folder it is run in. `corpus` holds the cases
 `random_cases` draws new ones without end: whole files with one to four changes, in their structure or in their bytes.
 """
 
+import copy
 import functools
 import io
 import json
@@ -344,9 +345,9 @@ def changed_tree(tree: Any, rng: random.Random) -> bytes:
             case 0:
                 del owner[key]
             case 1 if isinstance(owner, list):
-                owner.extend([owner[key]] * rng.choice([1, 3, 1000]))
+                owner.extend(copy.deepcopy(owner[key]) for _ in range(rng.choice([1, 3, 1000])))
             case 2:
-                owner[key] = rng.choice(OTHERS)
+                owner[key] = copy.deepcopy(rng.choice(OTHERS))  # later changes are of the copy
             case 3:
                 owner[key] = rng.choice(TEXTS)
             case _:

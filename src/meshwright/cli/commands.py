@@ -14,6 +14,7 @@ from meshwright.cli.batch import run_batch
 from meshwright.cli.curate import Curate
 from meshwright.cli.display import print_facts, print_result, print_views, progress_bars
 from meshwright.cli.evaluate import Evaluate
+from meshwright.cli.export import ExportCameras
 from meshwright.cli.serve import Serve
 from meshwright.errors import InputError
 from meshwright.options import (
@@ -255,6 +256,7 @@ COMMANDS = {
     "refine": Refine,
     "texture": Texture,
     "info": Info,
+    "export-cameras": ExportCameras,
     "train": Train,
     "evaluate": Evaluate,
     "convert": Convert,

@@ -172,7 +172,7 @@ def one_line(box: str) -> str:
     lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()]
     title, *rest = [line for line in lines if line]
     text = re.sub(r"\s+", " ", " ".join(rest)) or title
-    help_of = re.search(r"meshwright(?: \w+)? --help", text)
+    help_of = re.search(r"meshwright(?: [\w-]+)? --help", text)
     text = re.sub(r" \(applied to [^)]*\)", "", text)
     text = re.split(r" (?:Argument helptext:|Arguments are applied|Perhaps you meant|For full helptext)", text)[0]
     return f"{text.rstrip('.')}; see {help_of[0] if help_of else 'meshwright --help'}"
