@@ -2,7 +2,7 @@
 
 A clip is a film or a folder of frames of one turn around an object, as SV3D makes them; nothing is known of the true
 shape. The cameras are read off all frames (by `load_views`); then every
-third frame is put aside. Hull, refinement and colours are made of the rest. The frames put aside are compared with the
+third frame is put aside. Start, refinement and colours are made of the rest. The frames put aside are compared with the
 mesh drawn from their cameras: PSNR of the whole picture on white, and IoU of the coverage, means over the frames.
 
 With refined cameras those of withheld frames are corrected too, by the mean of the corrections of the two frames beside
@@ -29,9 +29,10 @@ from meshwright.cameras import Cameras
 from meshwright.capture import load_views
 from meshwright.evaluate import psnr, silhouette_iou
 from meshwright.mesh import Mesh
-from meshwright.options import ViewOptions
+from meshwright.options import ShapeOptions, Start, ViewOptions
 from meshwright.raster import render
-from meshwright.shape import refine, visual_hull
+from meshwright.reconstruct import start_shape
+from meshwright.shape import refine_best
 from meshwright.views import Views
 
 
@@ -45,15 +46,20 @@ class Attempt:
     seconds: float
 
 
-def attempts(clip: Views, kept: list[int], withheld: list[int], level: Literal["fast", "full"]) -> Iterator[Attempt]:
+def attempts(
+    clip: Views, kept: list[int], withheld: list[int], level: Literal["fast", "full"], start: Start
+) -> Iterator[Attempt]:
     views, cameras = clip[kept], clip.cameras[withheld]
     began = perf_counter()
-    hull = visual_hull(views).mesh()
-    yield Attempt("hull", colored(hull, views), cameras, perf_counter() - began)
+    first = start_shape(views, shape=ShapeOptions(start=start))
+    meshes = [first.mesh] if first.carved is None else [first.mesh, first.carved]
+    yield Attempt(start, colored(first.mesh, views), cameras, perf_counter() - began)
     for name, refine_cameras in (("refined", False), ("refined with cameras", True)):
         began = perf_counter()
-        refined = refine(hull, views, level=level, refine_cameras=refine_cameras)
+        refined = refine_best(meshes, views, level=level, refine_cameras=refine_cameras)
         seconds = perf_counter() - began
+        if len(meshes) > 1:
+            name = f"{name}, from {('hull', 'carve')[refined.start]}"
         corrected = interpolated(cameras, views.cameras, refined.views.cameras, kept, withheld, len(clip))
         yield Attempt(name, colored(refined.mesh, refined.views), corrected, seconds)
 
@@ -90,6 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--level", choices=("fast", "full"), default="fast")
+    parser.add_argument("--start", choices=("hull", "carve", "auto"), default="hull")
     parser.add_argument("--out", type=Path, help="folder for pictures: withheld frames above, what was drawn below")
     options = parser.parse_args()
     table = Table("clip", "shape", "PSNR dB", "IoU", "s")
@@ -99,7 +106,7 @@ def main() -> None:
         kept = [i for i in range(len(clip)) if i not in withheld]
         wanted = clip[withheld]
         rows = [wanted.images]
-        for attempt in attempts(clip, kept, withheld, options.level):
+        for attempt in attempts(clip, kept, withheld, options.level, options.start):
             psnr_db, iou, drawn = judge(attempt, wanted)
             row = (path.stem, attempt.name, f"{psnr_db:.2f}", f"{iou:.4f}", f"{attempt.seconds:.0f}")
             print(*row, flush=True)

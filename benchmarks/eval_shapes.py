@@ -250,7 +250,7 @@ def reconstruct_and_judge(
     finished = finish(first, views, fit=fit, color=color)
     finish_s = time.process_time() - began - start_s
     assert finished.refined is not None
-    kept = start
+    kept = start if start != "auto" else "hull" if finished.refined.start == 0 else "carve"
     scores = truth.judge(finished.mesh)
     errors = finished.refined.error_before, finished.refined.error_after
     record = Record(name, half, rig, level, start, kept, scores, *errors, start_s, finish_s)

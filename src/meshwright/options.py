@@ -92,8 +92,9 @@ class ModelOptions:
 class ShapeOptions:
     """The shape to start from."""
 
-    start: Start = "hull"
-    """The outlines' hull; carve: without what colours look through; auto: both are fitted and the better is kept."""
+    start: Start | None = None
+    """hull, of the outlines; carve: without what colours look through; auto: fit both, keep the better. If not given:
+    auto for a full fit without a time budget, else hull."""
 
     resolution: int = 128
     """The visual hull's grid has about this many cells cubed; models have their own."""
@@ -104,7 +105,8 @@ class ShapeOptions:
     def __post_init__(self) -> None:
         _require_between("resolution", self.resolution, 16, 512)
         _require_choice("surface", self.surface, Surface)
-        _require_choice("start", self.start, Start)
+        if self.start is not None:
+            _require_choice("start", self.start, Start)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,6 @@ from meshwright.shape import LEAST_VIEWS, Refined, VisualHull, carve, decimate, 
 from meshwright.views import ObjectFrame, Views
 
 _CARVED_RESOLUTION = 96  # cells cubed, at most: carving compares pictures of 160 px, which show no more
-_UNCHANGED = 0.98  # share of the hull's volume from which a carved hull is taken for the same
 _MODEL_PICTURE_PX = 320  # the size the published weights were trained on
 _NEARLY_KNOWN = ("sv3d", "orbit")  # rigs of generated videos, whose frames are only nearly where they claim to be
 
@@ -100,7 +99,7 @@ def start_shape(
 ) -> StartShape:
     """The visual hull on a grid of about ``shape.resolution`` cubed cells, carved or not, or what a model sees.
 
-    If ``shape.start`` is auto, hull and carved hull both, for the fit to choose; without a fit the hull.
+    If ``shape.start`` is auto, hull and carved hull both, for the ``fit`` to choose; without a fit the hull.
 
     A model (see `meshwright.load_model`) has its own grid and gives colours as well.
 
@@ -108,20 +107,21 @@ def start_shape(
         InputError: the views see nothing, or contradict each other wholly; the model has no use for an option.
     """
     if model is None:
+        start = shape.start
+        if start is None:
+            start = "auto" if fit.refine == "full" and fit.time_budget_s is None else "hull"
         frame = _own_frame(views)
         views = frame.normalize_views(views)
-        if shape.start == "carve":
+        if start == "carve":
             hull = _carved(views, shape.resolution, progress)
             return StartShape(frame.restore_mesh(hull.mesh(shape.surface)), rejected_views=hull.rejected_views)
-        hull = visual_hull(views, shape.resolution, progress)
-        mesh, carved = hull.mesh(shape.surface), None
-        if shape.start == "auto" and fit.refine != "off" and len(views) >= LEAST_VIEWS:
-            carved = _carved(views, shape.resolution, progress).mesh(shape.surface)
-            if carved.volume() > _UNCHANGED * mesh.volume():
-                carved = None
-        carved = None if carved is None else frame.restore_mesh(carved)
-        return StartShape(frame.restore_mesh(mesh), rejected_views=hull.rejected_views, carved=carved)
-    if shape.start != ShapeOptions.start:
+        hull, carved = visual_hull(views, shape.resolution, progress), None
+        if start == "auto" and fit.refine != "off" and len(views) >= LEAST_VIEWS:
+            carved = frame.restore_mesh(_carved(views, shape.resolution, progress).mesh(shape.surface))
+        return StartShape(
+            frame.restore_mesh(hull.mesh(shape.surface)), rejected_views=hull.rejected_views, carved=carved
+        )
+    if shape.start is not None:
         require_unset("a model, which is the start itself", start=shape.start)
     if shape.resolution != ShapeOptions.resolution:
         require_unset("a model, which has its own grid", resolution=shape.resolution)

@@ -14,6 +14,7 @@ from meshwright.evaluate.stages import Stage
 from meshwright.shape import Refined
 from meshwright.views import ObjectFrame, Views
 
+_STARTS = ("hull", "carve")  # as `meshwright.reconstruct.StartShape` has them
 LIBRARIES = ("meshwright", "torch", "numpy", "scipy", "numba", "pillow", "av", "trimesh", "PyMCubes")
 
 
@@ -71,9 +72,12 @@ def _cameras(views: Views) -> list[dict[str, object]]:
 
 
 def _refinement(refined: Refined, views: Views) -> dict[str, object]:
-    """Errors on withheld pixels, and what the fit found out about each view."""
+    """Errors on withheld pixels, which start was kept of several, and what the fit found out about each view."""
     turned_deg, moved = views.cameras.difference(refined.views.cameras)
+    errors = refined.prediction_errors
     return {
+        "start": _STARTS[refined.start] if errors else None,
+        "prediction_errors": dict(zip(_STARTS, errors, strict=True)) if errors else None,
         "withheld_error_before": refined.error_before,
         "withheld_error_after": refined.error_after,
         "views": [

@@ -104,10 +104,10 @@ def refine_best(
     progress: Progress = silent,
     observe: Callable[[Mesh], None] | None = None,
 ) -> Refined:
-    """`refine` from several starts, of any topology; what predicts the pictures best from each other is kept.
+    """`refine` each of several starts, of any topology; what predicts the pictures best from each other is kept.
 
-    At level fast they are compared before the last stage, which has most of the work, and one goes on; at full, in the
-    end. Where they are equal the first is kept.
+    Nothing earlier tells: before the last steps of the last stage the better start is found little better than by
+    chance (docs/shape.md). Where they are equal the first is kept. Each has an even share of the time.
 
     Raises:
         InputError: a mesh has no surface, or ``time_budget_s`` is not positive.
@@ -119,11 +119,16 @@ def refine_best(
     bare = {"vertex_colors": None, "uv": None, "uv_faces": None, "texture": None, "view_counts": None}
     starts = [mesh.replace(**bare) for mesh in meshes]
     normalized, frame = views.normalized()
-    fits = [_Fit(frame.normalize_mesh(start), normalized, level, refine_cameras, seed) for start in starts]
-    if observe is not None:
-        for one in fits:
-            one.observe = lambda mesh: observe(frame.restore_mesh(mesh))
-    kept, errors = _run(fits, level, math.inf if time_budget_s is None else time_budget_s, progress)
+    fits = []
+    for number, start in enumerate(starts):
+        share = _share(progress, number, len(starts))
+        fit = _Fit(frame.normalize_mesh(start), normalized, level, refine_cameras, seed, share)
+        if observe is not None:
+            fit.observe = lambda mesh: observe(frame.restore_mesh(mesh))
+        fit.run(math.inf if time_budget_s is None else time_budget_s / len(starts))
+        fits.append(fit)
+    errors = tuple(fit.prediction_error() for fit in fits) if len(fits) > 1 else ()
+    kept = errors.index(min(errors)) if errors else 0
     fit = fits[kept]
     best = fit.best
     return Refined(
@@ -137,34 +142,13 @@ def refine_best(
     )
 
 
-def _run(fits: "Sequence[_Fit]", level: str, time_budget_s: float, progress: Progress) -> tuple[int, tuple[float, ...]]:
-    """Run the fits' stages, each for its share of the time. Returns which fit is kept, and the errors it is kept by."""
-    began = time.monotonic()
-    count = len(fits[0].costs)  # stages follow from the views
-    # One stage alone cannot be judged before it: what a mesh predicts before it is fitted says nothing.
-    alone = count - 1 if level == "fast" and len(fits) > 1 and count > 1 else count
-    runs = [(fit, stage) for fit in fits for stage in range(alone)]
-    work = sum(fit.costs[stage] for fit, stage in runs) + sum(fits[0].costs[alone:])
-    done, kept, errors = 0.0, 0, tuple[float, ...]()
+def _share(progress: Progress, number: int, count: int) -> Progress:
+    """The progress of one of several pieces of work, one after the other."""
 
-    def run_stage(fit: "_Fit", stage: int) -> None:
-        nonlocal done
-        cost = fit.costs[stage]
-        deadline = began + time_budget_s * (done + cost) / work
-        fit.run_stage(
-            stage, deadline, lambda share, what: progress("refine", min((done + share * cost) / work, 0.999), what)
-        )
-        done += cost
+    def told(stage: str, fraction: float, detail: str = "") -> None:
+        progress(stage, (number + fraction) / count, detail)
 
-    for fit, stage in runs:
-        run_stage(fit, stage)
-    if len(fits) > 1:
-        errors = tuple(fit.prediction_error() for fit in fits)
-        kept = errors.index(min(errors))
-    for stage in range(alone, count):
-        run_stage(fits[kept], stage)
-    progress("refine", 1.0, fits[kept].errors_so_far())
-    return kept, errors
+    return told
 
 
 def views_of_step(step: int, count: int) -> Int[Tensor, " chosen"]:
@@ -183,26 +167,33 @@ class _State:
 class _Fit:
     """What lasts from step to step: mesh and cameras at hand, weights of the views, first and best state."""
 
-    def __init__(self, mesh: Mesh, views: Views, level: str, refine_cameras: bool, seed: int) -> None:
-        self._views, self._seed = views, seed
+    def __init__(
+        self, mesh: Mesh, views: Views, level: str, refine_cameras: bool, seed: int, progress: Progress
+    ) -> None:
+        self._views, self._seed, self._progress = views, seed, progress
         self._stages = stages_for(level, views)
-        self.costs = [float(stage.steps * stage.largest_px**2) for stage in self._stages]
         self._vertices, self._faces = mesh.vertices, mesh.faces
         self._size = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm()) / 2
         self._neighbors = nearest_views(views.cameras, _NEIGHBORS)
         self._poses = PoseCorrections(views.cameras) if refine_cameras else None
-        self._reached = 0  # number of the last stage so far
         self._random = torch.Generator().manual_seed(seed)
         self._validated = Pictures.of(views, self._stages[-1].largest_px, seed)
         self.view_weights = torch.ones(len(views)).to(views.images)
         self.best = self.start = self._state(mesh)
         self.observe: Callable[[Mesh], None] | None = None
 
-    def run_stage(self, number: int, deadline: float, progress: Callable[[float, str], None]) -> None:
-        self._reached = number
+    def run(self, time_budget_s: float) -> None:
+        """Run all stages, each for its share of the time."""
+        began = time.monotonic()
+        costs = torch.tensor([stage.steps * stage.largest_px**2 for stage in self._stages], dtype=torch.float64)
+        shares = (costs.cumsum(0) / costs.sum()).tolist()
+        for number, stage in enumerate(self._stages):
+            self._run_stage(number, stage, began + time_budget_s * shares[number])
+        self._progress("refine", 1.0, self._errors_so_far())
+
+    def _run_stage(self, number: int, stage: Stage, deadline: float) -> None:
         if time.monotonic() > deadline:
             return
-        stage = self._stages[number]
         length = edge_length_for(self._vertices, self._faces, stage.vertices)
         self._vertices, self._faces = remesh(self._vertices, self._faces, length)
         pictures = Pictures.of(self._views, stage.largest_px, self._seed)
@@ -222,18 +213,17 @@ class _Fit:
             last = step + 1 == stage.steps or time.monotonic() > deadline
             if last or (number + 1 == len(self._stages) and (step + 1) % _VALIDATE == 0):
                 self._keep_if_better()
-            progress((step + 1) / stage.steps, f"{terms}; {self.errors_so_far()}")
+            done = (number + (step + 1) / stage.steps) / len(self._stages)
+            self._progress("refine", min(done, 0.999), f"{terms}; {self._errors_so_far()}")
             if last:
                 return
 
     def prediction_error(self) -> float:
-        """How badly each picture is predicted from the others: by the best state in the end, before by that at hand."""
-        ended = self._reached + 1 == len(self._stages)
-        state = self.best if ended else self._state(Mesh(self._vertices, self._faces))
-        pictures = Pictures.of(self._views, self._stages[self._reached].largest_px, self._seed)
-        return prediction_error(state.mesh, state.cameras, pictures, self._neighbors)
+        """How badly the pictures are predicted from each other by way of the best state."""
+        pictures = Pictures.of(self._views, self._stages[-1].largest_px, self._seed)
+        return prediction_error(self.best.mesh, self.best.cameras, pictures, self._neighbors)
 
-    def errors_so_far(self) -> str:
+    def _errors_so_far(self) -> str:
         return f"withheld error {self.start.error:.5f} -> {self.best.error:.5f}"
 
     def _cameras(self) -> Cameras:

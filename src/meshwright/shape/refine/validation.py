@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from meshwright.cameras import Cameras
+from meshwright.losses import charbonnier
 from meshwright.mesh import Mesh
 from meshwright.shape.refine.pyramid import Pictures
 from meshwright.shape.refine.scene import RenderedGeometry, Topology, compare_views, render_geometry
-from meshwright.shape.refine.terms import depth_offset, normal_offset
+from meshwright.shape.refine.terms import COLOR_SCALE, depth_offset, normal_offset
 
 _INSIDE = 0.99  # coverage of pixels that show nothing but the object
 _OUTLINE_HAIR = 1 / 6  # mean difference of coverage over 3 x 3 pixels along an outline that is off by half a pixel
@@ -30,7 +31,7 @@ def validation_error(
     """
     rendered = render_geometry(mesh.vertices, Topology.of(mesh.faces), cameras, *pictures.alpha.shape[1:])
     at = ((rendered.fragments.face_ids >= 0) & pictures.withheld).nonzero().unbind(1)
-    colors = _predicted_colors(rendered, at, cameras, pictures, neighbors)
+    colors, _ = _predicted_colors(rendered, at, cameras, pictures, neighbors)
     # Colours count where picture and mesh are wholly object: what outlines mix in is counted as coverage.
     inside = (pictures.opaque & (rendered.coverage > _INSIDE))[at]
     squared = _outline_offset(rendered.coverage, pictures.alpha).square()
@@ -46,19 +47,20 @@ def validation_error(
 
 @torch.no_grad()
 def prediction_error(mesh: Mesh, cameras: Cameras, pictures: Pictures, neighbors: Int[Tensor, "views others"]) -> float:
-    """Mean squared error of all the object's colours as the other views predict them by way of the mesh.
+    """Mean robust error of the colours of each picture as the others predict them by way of the mesh, fitted or not.
 
-    For choosing between meshes of different topology, refined alike. A surface where there is none takes the colours of
-    what lies behind it from one view and shows them in another; what one view alone sees is predicted by a mean.
-    Coverage does not count: by outlines a hull is as good as the truth, and thin parts are torn in any refined mesh.
+    For choosing between meshes of different topology that were refined alike: a surface where there is none shows one
+    thing in one picture and another in the next. Only points that several pictures see count, for the others cannot be
+    predicted; and coverage does not: a hull fills the outlines as well as the truth does, and thin parts are torn in
+    any refined mesh. docs/shape.md has what other measures choose. Infinite if nothing is seen twice.
     """
     every = dataclasses.replace(pictures, kept=torch.ones_like(pictures.kept))
     rendered = render_geometry(mesh.vertices, Topology.of(mesh.faces), cameras, *pictures.alpha.shape[1:])
     inside = pictures.opaque & (rendered.coverage > _INSIDE) & (rendered.fragments.face_ids >= 0)
     at = inside.nonzero().unbind(1)
-    colors = _predicted_colors(rendered, at, cameras, every, neighbors)
-    squared = (colors - pictures.colors[at]).square().mean(1)
-    return float(squared.mean()) if len(squared) > 0 else math.inf
+    colors, weight = _predicted_colors(rendered, at, cameras, every, neighbors)
+    squared = (colors - pictures.colors[at]).square().sum(1)[weight > 0]
+    return float(charbonnier(squared, COLOR_SCALE).mean()) if len(squared) > 0 else math.inf
 
 
 def _predicted_colors(
@@ -67,8 +69,11 @@ def _predicted_colors(
     cameras: Cameras,
     pictures: Pictures,
     neighbors: Int[Tensor, "views others"],
-) -> Float[Tensor, "pixels 3"]:
-    """Colours of pixels ``at`` (views, rows, columns), as the neighbours of their views show the same surface."""
+) -> tuple[Float[Tensor, "pixels 3"], Float[Tensor, " pixels"]]:
+    """Colours of pixels ``at`` (views, rows, columns), as the neighbours of their views show the same surface.
+
+    And how well these see it. What none of them sees, with weight 0, has the mean colour of its own view.
+    """
     total = torch.zeros_like(rendered.points[at])
     weight = torch.zeros_like(total[:, :1])
     for other in neighbors.unbind(1):
@@ -85,7 +90,8 @@ def _predicted_colors(
         total += comparison.weight[:, None] * comparison.colors
         weight += comparison.weight[:, None]
     mean = _mean_colors(pictures)[at[0]]
-    return torch.where(weight > 0, total / weight.clamp(min=torch.finfo(weight.dtype).tiny), mean)
+    colors = torch.where(weight > 0, total / weight.clamp(min=torch.finfo(weight.dtype).tiny), mean)
+    return colors, weight[:, 0]
 
 
 def _outline_offset(
