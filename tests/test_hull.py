@@ -13,6 +13,7 @@ from meshwright.cameras import Cameras
 from meshwright.errors import InputError
 from meshwright.raster import rasterize
 from meshwright.shape import VisualHull, outline_distances_px, visual_hull
+from meshwright.shape.hull.agreement import agreeing_views
 from meshwright.shape.hull.cones import Silhouettes, ViewingCones
 from meshwright.shape.hull.outlines import _outline_segments
 from meshwright.views import Views
@@ -298,6 +299,10 @@ def test_pictures_that_all_disagree_a_little_still_fill_their_silhouettes():
     shifts = torch.randint(-4, 5, (21, 2), generator=generator).tolist()
     alpha = torch.stack([a.roll(shift, (1, 2)) for a, shift in zip(views.alpha, shifts, strict=True)])
     shaken = dataclasses.replace(views, alpha=alpha)
+    agreement = agreeing_views(Silhouettes.from_views(shaken))
+    assert agreement.kept == list(range(21))  # nobody stands out
+    assert 1 <= agreement.ignored_per_point <= 4
+    assert agreeing_views(Silhouettes.from_views(views)).ignored_per_point == 0
     hull = visual_hull(shaken, resolution=48)
     plain = VisualHull(_field_of_all(shaken, hull), hull.origin, hull.cell_size)
     assert silhouette_iou(hull.mesh(), shaken).mean() > silhouette_iou(plain.mesh(), shaken).mean() + 0.02

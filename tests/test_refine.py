@@ -412,6 +412,20 @@ def test_remeshing_keeps_a_surface_closed_its_handles_its_orientation_and_its_pl
     assert lengths.max() < 2.0
 
 
+@pytest.mark.parametrize("length", [0.1, 0.2, 0.4])
+def test_a_ring_thinner_than_the_triangles_asked_for_stays_a_ring(length):
+    """Collapsing an edge of a neck of three edges would pinch it: the link condition forbids it."""
+
+    def thin(p: torch.Tensor) -> torch.Tensor:
+        return ((p[:, :2].norm(dim=1) - 0.6) ** 2 + p[:, 2] ** 2).sqrt() - 0.06
+
+    start = solid(thin, 48)
+    even = Mesh(*remesh(start.vertices, start.faces, length))
+    assert len(even.vertices) < len(start.vertices) / 4
+    assert even.is_watertight()
+    assert (even.genus(), int(even.components().max())) == (1, 0)
+
+
 def test_remeshing_leaves_an_open_border_where_it_is():
     ball = solid(sphere, 48)
     cap = ball.keep_faces(ball.vertices[ball.faces].mean(dim=1)[:, 2] > 0.2)

@@ -98,7 +98,6 @@ IMPORTANT = [
         "test_hull.py",
     ),
     ("shape/hull/agreement.py", "kept.pop(int(blame.argmax()))", "break", "test_hull.py"),
-    ("shape/hull/agreement.py", " & (rays.views[part] != number)", "", "test_hull.py"),
     ("shape/hull/agreement.py", "ignored, iou = ignored + 1, better", "break", "test_hull.py"),
     # Colours.
     ("color/texture_fit.py", "best_error < _WORTH_IT * first_error", "True", "test_bake.py"),

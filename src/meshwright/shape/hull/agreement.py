@@ -85,7 +85,7 @@ def _without_contradicting(silhouettes: Silhouettes, box: Box, most: int) -> lis
     rays = _rays_through(silhouettes, box, _RAYS_TO_BLAME)
     rays = rays[rays.clearance < -_CLEAR * box.side]
     for _ in range(most):
-        blame = _blame(silhouettes[kept], kept, rays.of_views(kept))
+        blame = _blame(silhouettes[kept], rays.of_views(kept))
         ranked = blame.sort(descending=True).values.tolist()
         if ranked[0] < max(_BLAME, _SINGLED_OUT * ranked[most]):
             break
@@ -104,8 +104,11 @@ def _choose_ignored(silhouettes: Silhouettes, rays: _ClippedRays, most: int) -> 
     return ignored, iou
 
 
-def _blame(silhouettes: Silhouettes, numbers: list[int], rays: _ClippedRays) -> Float[Tensor, " views"]:
-    """For each view the share of all object rays that miss the hull because of this view, not their own, alone."""
+def _blame(silhouettes: Silhouettes, rays: _ClippedRays) -> Float[Tensor, " views"]:
+    """For each view the share of all object rays that miss the hull because of this view alone.
+
+    A ray lies inside the silhouette of its own view, which therefore is never the one.
+    """
     chunk = max(1, SAMPLES_AT_ONCE // (len(silhouettes) * _STEPS))
     start, end = torch.zeros_like(rays.clearance), torch.ones_like(rays.clearance)
     blame = torch.zeros(len(silhouettes), device=rays.clearance.device)
@@ -115,9 +118,9 @@ def _blame(silhouettes: Silhouettes, numbers: list[int], rays: _ClippedRays) -> 
         largest, farthest = distances.max(dim=0)
         second = distances.scatter(0, farthest[None], -math.inf).amax(0)
         missed = largest.amin(1) > 0
-        for index, number in enumerate(numbers):
-            without = torch.where(farthest == index, second, largest).amin(1)
-            blame[index] += (missed & (without <= 0) & (rays.views[part] != number)).sum()
+        for view in range(len(silhouettes)):
+            without = torch.where(farthest == view, second, largest).amin(1)
+            blame[view] += (missed & (without <= 0)).sum()
     return blame / max(1, len(rays.views))
 
 
