@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from meshwright import cli
-from meshwright.capture import load_views, read_points, with_reported_cameras, write_colmap, write_transforms
+from meshwright.capture import load_views, read_colmap_points, with_reported_cameras, write_colmap, write_transforms
 from meshwright.errors import InputError
 from meshwright.mesh_files import load_mesh
 from meshwright.raster import render
@@ -60,7 +60,7 @@ def test_colmap_reads_back_as_the_views_they_were_with_their_points(capture, tmp
     write_colmap(views, tmp_path / "out", points)
     again = load_views(tmp_path / "out")
     assert_same_views(again, views)
-    np.testing.assert_allclose(read_points(tmp_path / "out"), points.numpy(), rtol=1e-15)
+    np.testing.assert_allclose(read_colmap_points(tmp_path / "out"), points.numpy(), rtol=1e-15)
 
 
 def test_pycolmap_reads_what_is_written(capture, tmp_path):
@@ -96,7 +96,7 @@ def test_the_command_exports_a_capture_with_its_points(tmp_path, monkeypatch):
     write_their_colmap(tmp_path / "in" / "sparse/0", some_cameras(), NAMES, ["OPENCV"])
     meshwright(monkeypatch, "export-cameras", tmp_path / "in", "--out", tmp_path / "out")
     assert_same_cameras(load_views(tmp_path / "out").cameras, load_views(tmp_path / "in").cameras)
-    np.testing.assert_allclose(read_points(tmp_path / "out"), POINTS)
+    np.testing.assert_allclose(read_colmap_points(tmp_path / "out"), POINTS)
     meshwright(monkeypatch, "export-cameras", tmp_path / "in", "--out", tmp_path / "json", "--format", "transforms")
     assert_same_cameras(load_views(tmp_path / "json").cameras, load_views(tmp_path / "in").cameras)
 
@@ -127,7 +127,7 @@ def test_a_results_cameras_see_its_mesh_and_lead_back_to_the_capture(result, tmp
     there = views.cameras.positions.double() @ matrix[:3, :3].T + matrix[:3, 3]
     distance = (there - some_cameras().positions).norm(dim=1)
     assert 1e-5 < distance.max() < 0.5
-    points = read_points(tmp_path / "out")
+    points = read_colmap_points(tmp_path / "out")
     assert len(points) == 20_000
     assert float(np.abs(points).max()) == pytest.approx(float(mesh.vertices.abs().max()), abs=0.02)
 

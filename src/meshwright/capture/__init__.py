@@ -4,13 +4,13 @@
 `unpickle_numbers` read tables of published data sets.
 """
 
-from meshwright.capture.camera_files import read_training_cameras, unpickle_numbers
+from meshwright.capture.camera_files import read_colmap_points, read_training_cameras, unpickle_numbers
 from meshwright.capture.export_cameras import with_reported_cameras, write_colmap, write_transforms
-from meshwright.capture.load import load_views, read_points
+from meshwright.capture.load import load_views
 
 __all__ = [
     "load_views",
-    "read_points",
+    "read_colmap_points",
     "read_training_cameras",
     "unpickle_numbers",
     "with_reported_cameras",

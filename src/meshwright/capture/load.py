@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
-from numpy import ndarray
 from torch import Tensor
 
 from meshwright.cameras import Cameras
@@ -104,16 +103,6 @@ def load_views(
     if options.turn == "even":
         return views
     return estimate_path(views, keep_elevation=options.elevation_deg is not None, progress=progress)
-
-
-def read_points(path: str | os.PathLike[str]) -> Float[ndarray, "points 3"] | None:
-    """The points on surfaces that a capture's files hold, in its world; None where there are none.
-
-    Raises:
-        InputError: a camera file is there and cannot be read.
-    """
-    camera_file = _camera_file(Path(path), "auto")
-    return None if camera_file is None else read_camera_file(camera_file).points
 
 
 def _camera_file(path: Path, rig: str) -> Path | None:

@@ -15,6 +15,7 @@ from meshwright.cli.curate import Curate
 from meshwright.cli.display import print_facts, print_result, print_views, progress_bars
 from meshwright.cli.evaluate import Evaluate
 from meshwright.cli.export import ExportCameras
+from meshwright.cli.reading import RunReading
 from meshwright.cli.serve import Serve
 from meshwright.errors import InputError
 from meshwright.options import (
@@ -108,14 +109,6 @@ class FitNothing(FitOptions):
     refine: Suppress[Literal["off"]] = "off"
     refine_cameras: Suppress[bool | None] = None
     time_budget_s: Suppress[float | None] = None
-
-
-@dataclass(frozen=True)
-class RunReading(RunOptions):
-    """How files are read."""
-
-    device: Suppress[str] = RunOptions.device
-    seed: Suppress[int] = RunOptions.seed
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from meshwright.cli.display import progress_bars
+from meshwright.cli.reading import RunReading
 from meshwright.errors import InputError
 from meshwright.options import ViewOptions
 from meshwright.untrusted import MIB, parse_json, printable, read_untrusted
@@ -15,6 +16,7 @@ from meshwright.untrusted import MIB, parse_json, printable, read_untrusted
 if TYPE_CHECKING:  # torch takes seconds to import: --help and usage errors should not wait for it
     from torch import Tensor
 
+    from meshwright.isolated import Readers
     from meshwright.mesh import Mesh
     from meshwright.progress import Progress
     from meshwright.views import Views
@@ -33,17 +35,20 @@ class ExportCameras:
     format: Literal["colmap", "transforms"] = "colmap"
     """colmap: sparse/0, images, masks; transforms: transforms.json and images with alpha."""
     views: ViewOptions = ViewOptions()
+    run: RunReading = RunReading()
 
     def __call__(self) -> None:
         from meshwright.capture import write_colmap, write_transforms
         from meshwright.files import atomic_directory
+        from meshwright.isolated import file_readers
 
+        files = file_readers(self.run.isolate)
         with atomic_directory(self.out) as folder, progress_bars() as bars:
             report = self.source / "report.json"
             if self.source.is_dir() and report.is_file():
-                views, mesh = _of_result(report, self.views, bars)
+                views, mesh = _of_result(report, self.views, files, bars)
             else:
-                views, mesh = _of_capture(self.source, self.views, bars), None
+                views, mesh = files.load_views(self.source, self.views, progress=bars), None
             if self.format == "transforms":
                 write_transforms(views, folder, bars)
             else:
@@ -52,20 +57,15 @@ class ExportCameras:
         Console().print(line, markup=False, highlight=False)
 
 
-def _of_capture(source: Path, options: ViewOptions, progress: "Progress") -> "Views":
-    from meshwright.capture import load_views
-
-    return load_views(source, options, progress=progress)
-
-
-def _of_result(report: Path, options: ViewOptions, progress: "Progress") -> "tuple[Views, Mesh | None]":
+def _of_result(
+    report: Path, options: ViewOptions, files: "Readers", progress: "Progress"
+) -> "tuple[Views, Mesh | None]":
     """The pictures that a result was made from, read as they were then, with its cameras; and its mesh.
 
     Raises:
         InputError: the report is none, or its pictures are elsewhere.
     """
-    from meshwright.capture import load_views, with_reported_cameras
-    from meshwright.mesh_files import load_mesh
+    from meshwright.capture import with_reported_cameras
 
     if options != ViewOptions():
         raise InputError(f"{report}: a result's pictures are read as they were then; leave out how to read them")
@@ -80,21 +80,21 @@ def _of_result(report: Path, options: ViewOptions, progress: "Progress") -> "tup
         then = ViewOptions(**settings["views"])
     except TypeError:
         raise InputError(f"{report}: was written by another version; run the reconstruction again") from None
-    views = with_reported_cameras(load_views(Path(source), then, progress=progress), report)
+    views = with_reported_cameras(files.load_views(Path(source), then, progress=progress), report)
     meshes = [report.parent / f"mesh.{suffix}" for suffix in ("glb", "obj", "ply", "stl")]
     mesh = next((file for file in meshes if file.is_file()), None)
-    return views, None if mesh is None else load_mesh(mesh)
+    return views, None if mesh is None else files.load_mesh(mesh)
 
 
 def _points(source: Path, mesh: "Mesh | None") -> "tuple[Tensor | None, Tensor | None]":
     """Points and colours for a sparse model: on the mesh of a result, or those of a capture."""
     import torch
 
-    from meshwright.capture import read_points
+    from meshwright.capture import read_colmap_points
     from meshwright.color import query_colors, surface_field
 
     if mesh is None:
-        found = read_points(source)
+        found = read_colmap_points(source) if source.is_dir() else None
         return None if found is None else torch.from_numpy(found), None
     points, *_ = mesh.sample_surface(_POINTS)
     return points, query_colors(surface_field(mesh), points)

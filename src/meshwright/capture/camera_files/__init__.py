@@ -9,7 +9,7 @@ meta.pkl (MindOne).
 from pathlib import Path
 
 from meshwright.capture.camera_files.beside import first_bytes
-from meshwright.capture.camera_files.colmap import find_colmap_model, read_colmap
+from meshwright.capture.camera_files.colmap import find_colmap_model, read_colmap, read_colmap_points
 from meshwright.capture.camera_files.idr import is_idr, read_idr
 from meshwright.capture.camera_files.instantmesh import read_npz_poses
 from meshwright.capture.camera_files.meshroom import read_meshroom, read_openmvg
@@ -39,6 +39,7 @@ __all__ = [
     "is_camera_file",
     "read_camera_file",
     "read_colmap",
+    "read_colmap_points",
     "read_training_cameras",
     "unpickle_numbers",
 ]

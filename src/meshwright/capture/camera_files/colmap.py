@@ -117,13 +117,26 @@ def read_colmap(folder: Path) -> PosedFiles:
         pose = colmap_pose(image.qvec, image.tvec, where)
         pictures.append(fitted(PosedPicture(path, pose, cameras[image.camera], mask, stored=True), where))
     notes = with_missing_noted(pictures, missing, images_file)
-    points_file = model / ("points3D.bin" if is_binary else "points3D.txt")
-    points = None
-    if points_file.is_file():
-        points = _read_points_bin(points_file) if is_binary else _read_points_txt(points_file)
+    points = read_colmap_points(folder)
     models = len({cameras[image.camera] for image in images})
     lenses = "" if models == 1 else f", {models} cameras"
     return PosedFiles(tuple(pictures), f"COLMAP sparse model ({model.name}{lenses})", notes, points, own_axes=False)
+
+
+def read_colmap_points(folder: Path) -> Float[ndarray, "points 3"] | None:
+    """The points of the sparse model of a workspace; None where there is no model, or one without points.
+
+    Raises:
+        InputError: they are damaged.
+    """
+    model = find_colmap_model(folder)
+    if model is None:
+        return None
+    if (model / "images.bin").is_file():
+        file = model / "points3D.bin"
+        return _read_points_bin(file) if file.is_file() else None
+    file = model / "points3D.txt"
+    return _read_points_txt(file) if file.is_file() else None
 
 
 def colmap_pose(
