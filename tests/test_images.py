@@ -1,6 +1,7 @@
 """Pictures and films in and out, and objects cut from their backgrounds."""
 
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -105,6 +106,99 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
     assert read_image(tmp_path / "grey.png")[0].tolist() == [[0, 100], [200, 255]]
 
 
+def test_sixteen_bit_colours_are_scaled_not_clipped(tmp_path):
+    """A PNG of 16 bits a channel, which Pillow cannot write, with alpha."""
+    pixels = np.array([[[0, 257 * 100, 65535, 65535], [300, 257 * 128, 257, 257 * 9]]], dtype=">u2")
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 6, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"\0" + pixels.tobytes())),
+    ]
+    content = b"\x89PNG\r\n\x1a\n"
+    for name, body in (*chunks, (b"IEND", b"")):
+        content += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    (tmp_path / "deep.png").write_bytes(content)
+    assert read_image(tmp_path / "deep.png")[:, 0].tolist() == [[0, 1], [100, 128], [255, 1], [255, 9]]
+
+
+def rgb_profile(primaries: np.ndarray, gamma: float, name: str = "wide") -> bytes:
+    """An ICC profile (v2, matrix and gamma): columns of ``primaries`` are XYZ of red, green and blue, at D50."""
+
+    def number(value: float) -> bytes:
+        return struct.pack(">i", round(value * 65536))
+
+    text = name.encode() + b"\0"
+    tags = {
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78),
+        b"cprt": b"text\0\0\0\0none\0",
+        b"wtpt": b"XYZ \0\0\0\0" + number(0.9642) + number(1.0) + number(0.8249),
+    }
+    for letter, column in zip((b"r", b"g", b"b"), primaries.T, strict=True):
+        tags[letter + b"XYZ"] = b"XYZ \0\0\0\0" + b"".join(map(number, column))
+        tags[letter + b"TRC"] = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256))
+    table, body, offset = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
+    for tag, content in tags.items():
+        content += bytes(-len(content) % 4)
+        table += tag + struct.pack(">II", offset + len(body), len(content))
+        body += content
+    size = 128 + len(table) + len(body)
+    head = struct.pack(">I4xI4s4s4s", size, 0x02400000, b"mntr", b"RGB ", b"XYZ ") + bytes(12) + b"acsp"
+    head = head.ljust(68, b"\0") + number(0.9642) + number(1.0) + number(0.8249)
+    return head.ljust(128, b"\0") + table + body
+
+
+# Display P3 (phones) and sRGB to XYZ, both adapted to D50.
+P3 = np.array([[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]])
+SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_colours_of_another_profile_become_srgb(tmp_path, suffix):
+    colors = np.array([[200, 120, 60], [90, 160, 90], [128, 128, 128], [40, 60, 150]], np.uint8)
+    pixels = np.repeat(np.repeat(colors[None], 16, 0), 16, 1)
+    lossless = {"png": {}, "jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True}}[suffix]
+    path = tmp_path / f"wide.{suffix}"
+    Image.fromarray(pixels).save(path, icc_profile=rgb_profile(P3, 2.0), **lossless)
+    linear = np.linalg.solve(SRGB, P3 @ (colors.T / 255) ** 2.0).clip(0, 1)
+    expected = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055) * 255
+    found = read_image(path)[:, 8, 8::16].numpy()
+    assert np.abs(found - expected).max() < 2.5
+    assert np.abs(found.T.astype(float) - colors)[:2].max() > 10  # and that is not what was stored
+
+
+def test_alpha_keeps_its_numbers_beside_a_profile(tmp_path):
+    pixels = np.full((4, 4, 4), (200, 120, 60, 77), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=rgb_profile(P3, 2.0))
+    found = read_image(tmp_path / "a.png")
+    assert (found[3] == 77).all()
+    assert (found[0] != 200).all()
+
+
+@pytest.mark.parametrize("profile", [b"x", bytes(500), rgb_profile(P3, 2.0)[:200], rgb_profile(P3, 2.0, "my sRGB")])
+def test_a_profile_that_is_none_or_srgb_changes_nothing(tmp_path, profile):
+    pixels = np.full((4, 4, 3), (200, 120, 60), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=profile)
+    assert read_image(tmp_path / "a.png")[:, 0, 0].tolist() == [200, 120, 60]
+
+
+def test_heic_of_phones_is_read_with_its_extra(tmp_path):
+    """golden/gradient.heic: red grows to the right by 4 a pixel, green downwards by 5 (libheif, quality 95)."""
+    pytest.importorskip("pi_heif")
+    found = read_image(Path(__file__).parent / "golden" / "gradient.heic")
+    y, x = np.mgrid[:48, :64]
+    assert image_size(Path(__file__).parent / "golden" / "gradient.heic") == (48, 64)
+    assert np.abs(found.numpy() - np.stack([4 * x, 5 * y, np.full_like(x, 60)])).max() < 12
+    damaged = (Path(__file__).parent / "golden" / "gradient.heic").read_bytes()[:600]
+    (tmp_path / "cut.heic").write_bytes(damaged)
+    with pytest.raises(InputError, match=r"cut\.heic"):
+        read_image(tmp_path / "cut.heic")
+
+
+def test_heic_without_its_extra_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
+    with pytest.raises(InputError, match=r"meshwright\[heic\]"):
+        read_image(Path(__file__).parent / "golden" / "gradient.heic")
+
+
 def test_depth_keeps_sixteen_bits(tmp_path):
     steps = np.array([[0, 1000], [12345, 65535]], dtype=np.uint16)
     Image.fromarray(steps).save(tmp_path / "depth.png")
@@ -142,6 +236,21 @@ def test_postscript_is_never_opened(tmp_path):
 
 
 # --- films -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
+@pytest.mark.parametrize("suffix", ["mp4", "mov"])
+def test_a_film_taken_sideways_comes_upright(tmp_path, matrix, turns, suffix):
+    """Phones note how they were held in the track's matrix: x' = a x + c y, y' = b x + d y, with y downwards."""
+    frames = [moving_square(i) for i in range(3)]
+    write_video(frames, tmp_path / "film.mp4")
+    content = bytearray((tmp_path / "film.mp4").read_bytes())
+    at = content.index(b"tkhd") + 4 + 4 + 20 + 8 + 8  # version 0: times, number, duration; reserved; layer, volume
+    a, b, c, d = (part << 16 for part in matrix)
+    content[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    (tmp_path / f"turned.{suffix}").write_bytes(content)
+    expected = torch.rot90(read_frames(tmp_path / "film.mp4").pictures[0], turns, (1, 2))
+    assert torch.equal(read_frames(tmp_path / f"turned.{suffix}").pictures[0], expected)
 
 
 def test_a_written_video_reads_back(tmp_path):

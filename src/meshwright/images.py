@@ -2,7 +2,8 @@
 
 Files are opened here and handed to the decoders open, so that no name is ever read as an address or a protocol.
 
-A decoded picture is a uint8 tensor (channels, height, width), sRGB, with 3 channels or with 4 when it has an
+A decoded picture is a uint8 tensor (channels, height, width), sRGB (converted, where an ICC profile says that its
+colours are others), with 3 channels or with 4 when it has an
 alpha channel of its own (straight, not premultiplied).
 """
 
@@ -21,7 +22,7 @@ import av
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import ExifTags, Image, ImageOps, ImageSequence
+from PIL import ExifTags, Image, ImageCms, ImageOps, ImageSequence
 from torch import Tensor
 
 from meshwright.errors import InputError
@@ -30,11 +31,13 @@ from meshwright.untrusted import MIB, open_untrusted
 
 Picture = UInt8[Tensor, "_channels _height _width"]  # sizes may differ from picture to picture
 
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".webm", ".mov", ".mkv", ".m4v", ".avi"})
 
 # Pillow can open formats that start other programs (EPS) or that nobody photographs with.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"hevc", b"hevx"})
+_MAX_PROFILE_BYTES = 1 * MIB  # profiles of cameras and screens have some kilobytes
 _MAX_PICTURE_BYTES = 512 * MIB
 _MAX_PIXELS = 64_000_000
 _MAX_DEPTH = 1e9  # world units
@@ -54,6 +57,7 @@ _COUNTER_CLOCKWISE = {
     180: Image.Transpose.ROTATE_180,
     270: Image.Transpose.ROTATE_270,
 }
+_RELATIVE = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 
 
@@ -263,7 +267,7 @@ def _decoded(file: BinaryIO | io.BytesIO, name: str) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(file, formats=_FORMATS)
+            image = Image.open(file, formats=(*_FORMATS, *_heif_if_needed(file, name)))
         with image:
             if image.width * image.height > _MAX_PIXELS:
                 raise Image.DecompressionBombError
@@ -277,6 +281,20 @@ def _decoded(file: BinaryIO | io.BytesIO, name: str) -> Iterator[Image.Image]:
         raise InputError(f"{name}: is not a picture that can be read; convert it to PNG or JPEG") from None
     except Exception as error:  # Pillow's decoders raise whatever their parsers hit
         raise InputError(f"{name}: the picture is damaged; replace it") from error
+
+
+def _heif_if_needed(file: BinaryIO | io.BytesIO, name: str) -> tuple[str, ...]:
+    """What phones take pictures in by default, for Pillow, if the file is such a one; read by the extra ``heic``."""
+    head = file.read(12)
+    file.seek(0)
+    if head[4:8] != b"ftyp" or head[8:12] not in _HEIF_BRANDS:
+        return ()
+    try:
+        import pi_heif
+    except ImportError:
+        raise InputError(f"{name}: is HEIC; pip install 'meshwright[heic]', or convert it to JPEG") from None
+    pi_heif.register_heif_opener(thumbnails=False)
+    return ("HEIF",)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -299,6 +317,7 @@ def _check_animation(path: Path, image: Image.Image) -> None:
 def _to_picture(image: Image.Image, max_size_px: int | None) -> Picture:
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
         image = Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8))
+    profile = image.info.get("icc_profile")
     has_alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
     image = image.convert("RGBA" if has_alpha else "RGB")
     longer_px = max(image.size)
@@ -306,7 +325,24 @@ def _to_picture(image: Image.Image, max_size_px: int | None) -> Picture:
         width_px, height_px = (max(1, round(side * max_size_px / longer_px)) for side in image.size)
         # Bicubic in Pillow is antialiased and premultiplies; it works on bytes, so big pictures stay affordable.
         image = image.resize((width_px, height_px), Image.Resampling.BICUBIC)
+    if isinstance(profile, bytes) and 0 < len(profile) <= _MAX_PROFILE_BYTES:
+        image = _in_srgb(image, profile)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """RGB(A) whose colours a profile explains (Display P3 of phones, Adobe RGB of cameras) in sRGB; as it is if not."""
+    with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if source.profile.xcolor_space.strip() == "RGB" and "sRGB" not in (source.profile.profile_description or ""):
+            srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+            alpha = image.getchannel("A") if image.mode == "RGBA" else None
+            mapped = ImageCms.profileToProfile(image.convert("RGB"), source, srgb, _RELATIVE, outputMode="RGB")
+            if mapped is not None:
+                if alpha is not None:
+                    mapped.putalpha(alpha)
+                return mapped
+    return image
 
 
 def _every_nth(path: Path, frames: Iterable[Any], max_frames: int) -> Frames:

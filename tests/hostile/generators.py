@@ -468,7 +468,9 @@ def _random_case(rng: random.Random, number: int) -> Case:
             content = pickle.dumps([1, 2, 3, 4, poses(), 5], protocol=rng.choice([2, 3, 4, 5]))
             return Case(name, read, _in_turn(numbered, _files(meta__pkl=changed_bytes(content, rng))))
         case "picture":
-            content = changed_bytes(encoded(disc(), rng.choice(["png", "jpeg", "webp", "gif", "bmp", "tiff"])), rng)
+            form = rng.choice(["png", "jpeg", "webp", "gif", "bmp", "tiff", "heic"])
+            heic = Path(__file__).parent.parent / "golden" / "gradient.heic"
+            content = changed_bytes(heic.read_bytes() if form == "heic" else encoded(disc(), form), rng)
             return Case(name, read, _in_turn(posed, lambda folder: _write(folder / "0.png", content)))
         case "film":
             form = rng.choice(["mp4", "mkv", "avi", "gif", "png", "webp"])

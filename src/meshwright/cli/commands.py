@@ -49,7 +49,7 @@ class Reconstruct:
     """Turn INPUT into a mesh: the folder --out gets mesh.glb, preview.png and report.json."""
 
     input: InputPath
-    """Orbit video or animation, Zero123++ sheet, folder of posed pictures, or transforms.json."""
+    """Orbit video or animation, Zero123++ sheet, folder of pictures, or a capture (COLMAP, transforms.json, ...)."""
     out: Path
     """Folder for the results; made when missing."""
     more: MorePaths = ()
@@ -163,7 +163,7 @@ class Info:
     """Say what INPUT was recognised as, without reconstructing it."""
 
     input: InputPath
-    """Orbit video or animation, Zero123++ sheet, folder of posed pictures, or transforms.json."""
+    """Orbit video or animation, Zero123++ sheet, folder of pictures, or a capture (COLMAP, transforms.json, ...)."""
     views: ViewOptions = ViewOptions()
     run: RunReading = RunReading()
 
@@ -228,7 +228,13 @@ class Doctor:
             "devices": f"{', '.join(available_devices())}; auto means {resolve_device('auto')}",
             "cpu threads": str(torch.get_num_threads()),
         }
-        extras = {"hub": "huggingface_hub", "rembg": "rembg", "app": "uvicorn", "train": "lightning_fabric"}
+        extras = {
+            "hub": "huggingface_hub",
+            "rembg": "rembg",
+            "heic": "pi_heif",
+            "app": "uvicorn",
+            "train": "lightning_fabric",
+        }
         for extra, module in extras.items():
             present = importlib.util.find_spec(module) is not None
             facts[f"extra {extra}"] = "installed" if present else f"missing: pip install 'meshwright[{extra}]'"
