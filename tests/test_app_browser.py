@@ -124,6 +124,7 @@ def test_from_pictures_to_a_download(page: Any, served: Served, tmp_path: Path) 
     page.get_by_role("button", name="Wireframe").wait_for()
     accessible(page)
     assert page.locator(".thumb").count() == 5
+    assert not {"null", "undefined", "NaN"} & set(page.inner_text("body").split())
     with page.expect_download() as downloading:
         download_link.click()
     data = Path(downloading.value.path()).read_bytes()

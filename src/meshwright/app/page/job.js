@@ -223,7 +223,7 @@ export class JobScreen {
       h("section", { class: "field" }, h("h2", { class: "visually-hidden" }, "Download"), h("div", { class: "downloads" }, download("mesh.glb", "Download GLB", true), download("mesh-obj.zip", "OBJ"), download("mesh.ply", "PLY"), download("mesh.stl", "STL"), download("turntable.mp4", "Film"), download("preview.png", "Preview"), download("report.json", "Report"))),
       h("section", { class: "field" }, h("h2", {}, "Lay a picture over the mesh"), h("ul", { class: "strip scroll" }, this.thumbs.map((thumb) => h("li", {}, thumb)))),
       numbers || "",
-      said.length > 0 ? h("details", {}, h("summary", {}, "What was assumed"), h("ul", { class: "said" }, said.map((text) => h("li", {}, text)))) : null,
+      said.length > 0 ? h("details", {}, h("summary", {}, "What was assumed"), h("ul", { class: "said" }, said.map((text) => h("li", {}, text)))) : "",
       h("details", {}, h("summary", {}, "Make it again with other options"), h("div", { class: "inside" }, this.#options(), again(this))),
       h("button", { type: "button", class: "quiet danger", onclick: async () => { try { await api.removeJob(job.id); location.hash = "#/"; } catch (error) { notice(sentence(error.message)); } } }, "Remove this job"));
     function fact(name, value, small) { return h("div", {}, h("dt", {}, name), h("dd", {}, value, small ? h("small", {}, small) : null)); }
