@@ -155,7 +155,7 @@ export class JobScreen {
     this.side.replaceChildren(this.#header(`${found.views.length} views: ${rigs[found.rig] ?? found.rig}`),
       h("section", { class: "field" }, h("h2", {}, "Is the object cut out well?"), h("p", { class: "muted" }, "What is white is taken for background. Click a picture that is wrong to leave it out."), grid, count),
       this.#options(),
-      found.assumptions.length > 0 ? h("details", {}, h("summary", {}, "What was assumed"), h("ul", { class: "said" }, found.assumptions.map((text) => h("li", {}, text)))) : null,
+      found.assumptions.length > 0 ? h("details", {}, h("summary", {}, "What was assumed"), h("ul", { class: "said" }, found.assumptions.map((text) => h("li", {}, text)))) : "",
       h("div", { class: "last" }, make));
     clearInterval(this.clock);
     this.stage.replaceChildren(big);
