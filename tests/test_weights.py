@@ -642,6 +642,7 @@ HOSTILE = {
     "a zip cut short": (saved({"a": torch.ones(1000)})[:-50], "not a whole PyTorch"),
     "a zip's first bytes": (saved({"a": torch.ones(1000)})[:40], "not a whole PyTorch"),
     "an encrypted mindspore file": (bytes.fromhex("d85e3a7f") + bytes(99), "encrypted MindSpore"),
+    "a mindspore name of two lines": (b"\x0a\x07\x0a\x03a\nb\x18\x01", r"a\\nb is no plain tensor"),
     "a mindspore file cut short": (b"\x0a\x7f\x0a\x01w", "not a whole MindSpore"),
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """End runs by signals and by refusals of the file system, and say what is left in DIR.
 
-    python tests/hostile/faults.py [--rounds 50] [--seed 0] [--only signals,errors,kills,pairs,disks] [--sample]
+    python tests/hostile/faults.py [--rounds 50] [--seed 0] [--only signals,errors,kills,pairs,disks]
+        [--signals SIGKILL] [--sample]
 
 Every run writes into a folder that holds whole results of an earlier one. Afterwards the folder must hold all of the
 old files or all of the new, and after the next run that writes there nothing else. Printed are tables of what was
@@ -323,10 +324,11 @@ class Driver:
         evaluate.Scored.of = lambda *_: next(in_turn)
         evaluate.preview = lambda *_: known["preview"]
 
-    def kills(self, rounds: int) -> None:
+    def kills(self, rounds: int, names: Sequence[str] = tuple(SIGNALS)) -> None:
         """Each signal at random moments of a run."""
         print("| signal at random moments | runs | ended |\n| --- | --- | --- |")
-        for name, code in SIGNALS.items():
+        for name in names:
+            code = SIGNALS[name]
             states: Counter[str] = Counter()
             for _ in range(rounds):
                 moment = self.rng.uniform(0, 1.1 * self.seconds)
@@ -448,22 +450,28 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--rounds", type=int, default=50, help="of each signal at random moments")
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--signals", default=",".join(SIGNALS), help="those that are sent")
+    options.add_argument("--errors", default=",".join(ERRORS), help="those that come once")
+    options.add_argument("--lasting", default=",".join(LASTING), help="those that stay from there on")
     options.add_argument("--only", default="signals,errors,kills,pairs,disks")
     options.add_argument("--sample", action="store_true", help="a few of each, in some seconds")
     chosen = options.parse_args()
+    names, once, lasting = (text.split(",") for text in (chosen.signals, chosen.errors, chosen.lasting))
     campaign._warm_up()
     root = Path(tempfile.mkdtemp(prefix="faults-")).resolve()
     try:
         driver = Driver(root, chosen.seed)
         for what in chosen.only.split(","):
             if what == "signals":
-                driver.signals(*((("SIGKILL", "SIGTERM"), ("hull",), 3) if chosen.sample else ()))
+                driver.signals(*((("SIGKILL", "SIGTERM"), ("hull",), 3) if chosen.sample else (names,)))
+            elif what == "kills":
+                driver.kills(2 if chosen.sample else chosen.rounds, names)
             elif what == "errors":
-                driver.errors(*((("ENOSPC",), ("EROFS",), 19) if chosen.sample else ()))
+                driver.errors(*((("ENOSPC",), ("EROFS",), 19) if chosen.sample else (once, lasting)))
             elif what == "disks":
                 driver.disks()
             else:
-                getattr(driver, what)(2 if chosen.sample else chosen.rounds)
+                driver.pairs(2 if chosen.sample else chosen.rounds)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     print(f"{driver.wrong} wrong")

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from meshwright.errors import InputError
 from meshwright.files import atomic_path
+from meshwright.untrusted import printable
 
 _DTYPES = {
     "Bool": torch.bool,
@@ -198,7 +199,8 @@ class _Reader:
                 case (2, "bytes", size):
                     tensor = self._tensor_fields(self.position + size)
                 case _:
-                    raise InputError(f"{self.path}: {name or 'a value'} is no plain tensor; save it as a Parameter")
+                    shown = printable(name)[:120] or "a value"
+                    raise InputError(f"{self.path}: {shown} is no plain tensor; save it as a Parameter")
         if not name or tensor is None:
             raise self._damaged("a value lacks its name or tensor")
         return _Piece(name, *tensor)
@@ -284,6 +286,7 @@ class _Reader:
             raise self._damaged("a name in it is not UTF-8") from None
 
     def _damaged(self, what: str) -> InputError:
+        what = printable(what)[:300]  # names in the file are a stranger's
         return InputError(
             f"{self.path}: is not a whole MindSpore checkpoint ({what}); fetch it again or save it anew in MindSpore"
         )
