@@ -17,6 +17,7 @@ from meshwright.capture.lens import Brown, FieldOfView, Lens
 from meshwright.capture.undistort import pinhole_of
 from meshwright.errors import InputError
 from test_captures import CV, HEIGHT, NAMES, WIDTH, assert_same_cameras, some_cameras, write_pictures
+from test_images import exr
 
 K1, K2, K3, P1, P2 = -0.1, 0.03, 0.01, 0.002, -0.001
 BROWN = Brown((K1, K2, K3), tangential=(P1, P2))
@@ -386,8 +387,11 @@ def test_record3d_comes_back(tmp_path):
     (tmp_path / "metadata.json").write_text(json.dumps(record3d(some_cameras())))
     (tmp_path / "depth").mkdir()
     Image.fromarray(np.full((12, 15), 1.25, np.float32)).save(tmp_path / "depth" / "3.tiff")
+    (tmp_path / "depth" / "1.exr").write_bytes(exr(np.full((12, 15), 0.75, np.float32)))
     assert_capture(tmp_path, some_cameras(), PINHOLE, "Record3D")
-    assert (load_views(tmp_path).depth_z[3] == 1.25).all()
+    views = load_views(tmp_path)
+    assert (views.depth_z[3] == 1.25).all()
+    assert (views.depth_z[1] == 0.75).all()
 
 
 def test_record3ds_lens_of_each_frame_goes_before_the_films(tmp_path):

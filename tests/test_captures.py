@@ -211,6 +211,19 @@ def test_pictures_that_a_phone_stored_sideways_come_upright_with_their_cameras(t
         torch.testing.assert_close(found.double(), rays, atol=1e-5, rtol=0)
 
 
+def test_dense_maps_of_colmap_are_depths(tmp_path):
+    write_pictures(tmp_path / "images", NAMES)
+    write_colmap(tmp_path / "sparse", some_cameras(), NAMES, ["PINHOLE"])
+    folder = tmp_path / "stereo" / "depth_maps"
+    folder.mkdir(parents=True)
+    for kind, depth in (("photometric", 9.0), ("geometric", 2.5)):
+        content = np.full((HEIGHT, WIDTH), depth, np.float32).tobytes()
+        (folder / f"{NAMES[1]}.{kind}.bin").write_bytes(f"{WIDTH}&{HEIGHT}&1&".encode() + content)
+    views = load_views(tmp_path)
+    assert (views.depth_z[1] == 2.5).all()
+    assert (views.depth_z[0] == 0).all()
+
+
 def test_of_several_models_the_largest_is_read_and_missing_pictures_are_noted(tmp_path):
     write_pictures(tmp_path / "images", NAMES[:4])
     write_colmap(tmp_path / "sparse/0", some_cameras(2), NAMES[:2], ["PINHOLE"])

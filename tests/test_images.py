@@ -3,6 +3,7 @@
 import struct
 import sys
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -16,6 +17,7 @@ from meshwright import images
 from meshwright.capture.foreground import cut_from_background
 from meshwright.errors import InputError
 from meshwright.images import (
+    depth_size,
     image_size,
     is_animation,
     read_depth,
@@ -203,6 +205,56 @@ def test_depth_keeps_sixteen_bits(tmp_path):
     steps = np.array([[0, 1000], [12345, 65535]], dtype=np.uint16)
     Image.fromarray(steps).save(tmp_path / "depth.png")
     torch.testing.assert_close(read_depth(tmp_path / "depth.png", 1e-3)[0], torch.from_numpy(steps / 1000).float())
+
+
+def exr(depths: np.ndarray, form: str = "grayf32le") -> bytes:
+    encoder = av.CodecContext.create("exr", "w")
+    encoder.height, encoder.width = depths.shape
+    encoder.pix_fmt, encoder.time_base = form, Fraction(1, 1)
+    frame = av.VideoFrame(encoder.width, encoder.height, form)
+    for number, plane in enumerate(frame.planes):  # green, blue, red: only red holds the depths
+        rows = np.zeros((encoder.height, plane.line_size // 4), np.float32)
+        rows[:, : encoder.width] = depths if number == len(frame.planes) - 1 else 7.0
+        plane.update(rows.tobytes())
+    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+
+
+@pytest.mark.parametrize("form", ["grayf32le", "gbrpf32le"])
+def test_depths_of_an_exr_are_read(tmp_path, form):
+    depths = np.linspace(0, 3, 15 * 12, dtype=np.float32).reshape(12, 15)
+    (tmp_path / "depth.exr").write_bytes(exr(depths, form))
+    torch.testing.assert_close(read_depth(tmp_path / "depth.exr", 2.0)[0], 2 * torch.from_numpy(depths))
+    assert depth_size(tmp_path / "depth.exr") == (12, 15)
+
+
+def test_depths_of_colmap_are_read(tmp_path):
+    depths = np.linspace(-1, 3, 15 * 12, dtype=np.float32).reshape(12, 15)
+    (tmp_path / "a.png.geometric.bin").write_bytes(b"15&12&1&" + depths.tobytes())
+    expected = torch.from_numpy(depths.clip(min=0))
+    torch.testing.assert_close(read_depth(tmp_path / "a.png.geometric.bin", 1.0)[0], expected)
+    assert depth_size(tmp_path / "a.png.geometric.bin") == (12, 15)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [
+        ("exr", b""),
+        ("exr", b"v/1\x01" + bytes(500)),
+        ("exr", exr(np.ones((12, 15), np.float32)).replace(b"\x0e\0\0\0\x0b\0\0\0", b"\xff\xff\xff\x3f\x0b\0\0\0")),
+        ("bin", b""),
+        ("bin", b"15&12&1"),
+        ("bin", b"15&12&3&" + bytes(15 * 12 * 4)),
+        ("bin", b"9999999&9999999&1&"),
+        ("bin", b"15&12&1&" + bytes(15 * 12 * 4 - 1)),
+        ("bin", b"-5&12&1&" + bytes(15 * 12 * 4)),
+        ("bin", b"2&1&1&" + struct.pack("<2f", 1.0, float("nan"))),
+    ],
+)
+def test_damaged_depths_are_one_clear_line(tmp_path, suffix, content):
+    (tmp_path / f"depth.{suffix}").write_bytes(content)
+    with pytest.raises(InputError, match=rf"depth\.{suffix}") as caught:
+        read_depth(tmp_path / f"depth.{suffix}", 1.0)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_palette_picture_with_a_transparent_colour_has_alpha(tmp_path):

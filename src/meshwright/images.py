@@ -11,6 +11,7 @@ import contextlib
 import io
 import math
 import os
+import struct
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from meshwright.errors import InputError
 from meshwright.files import atomic_path
-from meshwright.untrusted import MIB, open_untrusted
+from meshwright.untrusted import MIB, open_untrusted, read_untrusted
 
 Picture = UInt8[Tensor, "_channels _height _width"]  # sizes may differ from picture to picture
 
@@ -126,19 +127,82 @@ def is_animation(path: str | os.PathLike[str]) -> bool:
 def read_depth(path: str | os.PathLike[str], unit: float) -> Float[Tensor, "1 height width"]:
     """Decode a grey picture of 8, 16 or 32 bits whose steps are ``unit`` long; 0 stays unknown.
 
+    Beside pictures: .exr (its red or only channel) and COLMAP's dense maps (.bin).
+
     Raises:
         InputError: as ``read_image``, the picture is coloured, or its depths are impossible.
     """
     if not 1e-9 <= unit <= 1e6:
         raise InputError(f"{path}: a depth step of {unit:g} world units is impossible; give one from 1e-9 to 1e6")
-    with _opened(Path(path)) as image:
-        if image.mode not in ("L", "F") and not image.mode.startswith("I"):
-            raise InputError(f"{path}: is not a grey picture of depths; give one or leave it out")
-        steps = np.asarray(image)
+    suffix = Path(path).suffix.lower()
+    if suffix in (".exr", ".bin"):
+        content = read_untrusted(path, _MAX_PICTURE_BYTES, "a picture of depths")
+        steps = _exr(content, path) if suffix == ".exr" else _colmap_depths(content, path)
+    else:
+        with _opened(Path(path)) as image:
+            if image.mode not in ("L", "F") and not image.mode.startswith("I"):
+                raise InputError(f"{path}: is not a grey picture of depths; give one or leave it out")
+            steps = np.asarray(image)
     depths = steps.astype(np.float64) * unit
     if not np.isfinite(depths).all() or np.abs(depths).max(initial=0) > _MAX_DEPTH:
         raise InputError(f"{path}: holds depths beyond {_MAX_DEPTH:g} world units or no numbers; correct its unit")
     return torch.from_numpy(depths.astype(np.float32))[None]
+
+
+def depth_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(height, width) of a file for `read_depth`, from its header alone.
+
+    Raises:
+        InputError: as `read_depth`.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".exr", ".bin"):
+        return image_size(path, upright=False)
+    with open_untrusted(path, _MAX_PICTURE_BYTES, "a picture of depths") as file:
+        head = file.read(4096)
+    if suffix == ".bin":
+        return _colmap_sides(head, path)[:2]
+    at = head.find(b"dataWindow\0box2i\0")
+    if at < 0 or at + 37 > len(head):
+        raise InputError(f"{path}: the picture of depths cannot be read; replace it or leave it out")
+    left, top, right, bottom = struct.unpack_from("<4i", head, at + 21)
+    return max(1, bottom - top + 1), max(1, right - left + 1)
+
+
+def _colmap_sides(content: bytes, path: object) -> tuple[int, int, int]:
+    """(height, width, where the floats begin)."""
+    head = content[:60].split(b"&", 3)
+    sides = [int(part) if part.isdigit() and len(part) < 8 else 0 for part in head[:3]]
+    width, height, channels = (*sides, 0, 0, 0)[:3]
+    if channels != 1 or not 0 < width * height <= _MAX_PIXELS:
+        raise InputError(f"{path}: is no map of depths of COLMAP; export it again or remove it")
+    return height, width, sum(map(len, head[:3])) + 3
+
+
+def _exr(content: bytes, path: object) -> Float[np.ndarray, "height width"]:
+    """The grey or red channel of an OpenEXR picture, by FFmpeg's decoder; what a cut file lacks is 0: unknown."""
+    frames: list[Any] = []
+    try:
+        decoder = av.CodecContext.create("exr", "r")
+        decoder.options = {"max_pixels": str(_MAX_PIXELS)}  # checked before room is made
+        frames = [*decoder.decode(av.Packet(content)), *decoder.decode(None)]
+    except Exception as error:  # as Pillow's decoders, PyAV's raise whatever they trip over
+        raise InputError(f"{path}: the picture of depths cannot be read; replace it or leave it out") from error
+    if len(frames) != 1 or frames[0].format.name not in ("grayf32le", "gbrpf32le", "gbrapf32le"):
+        raise InputError(f"{path}: is not one picture of depths in floats; replace it or leave it out")
+    frame = frames[0]
+    plane = frame.planes[0 if frame.format.name.startswith("gray") else 2]  # stored as green, blue, red
+    rows = np.frombuffer(plane, "<f4").reshape(-1, plane.line_size // 4)
+    return np.nan_to_num(rows[: frame.height, : frame.width], nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _colmap_depths(content: bytes, path: object) -> Float[np.ndarray, "height width"]:
+    """A dense map of COLMAP: ``width&height&1&`` and floats, row by row; what is not above 0 is unknown."""
+    height, width, start = _colmap_sides(content, path)
+    data = content[start:]
+    if len(data) != 4 * width * height:
+        raise InputError(f"{path}: is no map of depths of COLMAP; export it again or remove it")
+    return np.frombuffer(data, "<f4").reshape(height, width).clip(min=0)
 
 
 def check_held(where: object, count: int, height_px: int, width_px: int) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from meshwright.errors import InputError
-from meshwright.images import check_held, image_size
+from meshwright.images import check_held, depth_size, image_size
 
 MAX_CAPTURE_PIXELS = 4_000_000_000  # decoded, one after the other: 128 photos of 31 million
 MAX_CAPTURE_BYTES = 16 << 30
@@ -49,7 +49,8 @@ class CaptureBudget:
             if file is None:
                 continue
             if file not in self._headers:
-                self._headers[file] = (*image_size(file), file.stat().st_size)
+                size_px = depth_size(file) if file.suffix.lower() in (".exr", ".bin") else image_size(file)
+                self._headers[file] = (*size_px, file.stat().st_size)
             height_px, width_px, size = self._headers[file]
             self._pixels += height_px * width_px
             self._bytes += size

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from meshwright.capture.camera_files.beside import mask_beside, picture_beside, with_missing_noted
-from meshwright.capture.camera_files.posed_files import MAX_CAMERAS, PosedFiles, PosedPicture, fitted
+from meshwright.capture.camera_files.posed_files import MAX_CAMERAS, DepthFile, PosedFiles, PosedPicture, fitted
 from meshwright.capture.lens import (
     Brown,
     Distortion,
@@ -25,7 +25,7 @@ from meshwright.capture.lens import (
     RadTanThinPrism,
 )
 from meshwright.errors import InputError
-from meshwright.untrusted import MIB, finite, printable, read_untrusted
+from meshwright.untrusted import MIB, finite, neighbour, printable, read_untrusted
 
 _MAX_BYTES = 1024 * MIB  # images.bin of a thousand pictures holds millions of features
 _MAX_TEXT_BYTES = 512 * MIB
@@ -114,8 +114,9 @@ def read_colmap(folder: Path) -> PosedFiles:
             missing.append(image.name)
             continue
         mask = mask_beside(mask_folders, image.name)
+        depth = _depth_beside(roots, image.name)
         pose = colmap_pose(image.qvec, image.tvec, where)
-        pictures.append(fitted(PosedPicture(path, pose, cameras[image.camera], mask, stored=True), where))
+        pictures.append(fitted(PosedPicture(path, pose, cameras[image.camera], mask, depth, stored=True), where))
     notes = with_missing_noted(pictures, missing, images_file)
     points = read_colmap_points(folder)
     models = len({cameras[image.camera] for image in images})
@@ -225,6 +226,16 @@ def _is_model(folder: Path) -> bool:
     return any(
         all((folder / f"{name}.{suffix}").is_file() for name in ("cameras", "images")) for suffix in ("bin", "txt")
     )
+
+
+def _depth_beside(roots: list[Path], name: str) -> DepthFile | None:
+    """The dense map of a picture in a workspace that COLMAP's stereo has worked in."""
+    for root in roots:
+        for kind in ("geometric", "photometric"):
+            path = neighbour(root / "stereo" / "depth_maps", f"{name}.{kind}.bin", "a map of depths")
+            if path.is_file():
+                return DepthFile(path, 1.0)
+    return None
 
 
 def _images_file(model: Path) -> Path:
