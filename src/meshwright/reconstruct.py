@@ -40,20 +40,21 @@ def reconstruct(
     shape: ShapeOptions = ShapeOptions(),
     fit: FitOptions = FitOptions(),
     color: ColorOptions = ColorOptions(),
+    frame: ObjectFrame | None = None,
     device: str | torch.device = RunOptions.device,
     seed: int = RunOptions.seed,
     progress: Progress = silent,
 ) -> Mesh:
     """Turn posed pictures of one object into a textured mesh, in the world frame of ``views.cameras``, on the CPU.
 
-    `start_shape`, then `finish`; `meshwright.options` says what the options do.
+    `start_shape`, then `finish`; `meshwright.options` says what the options do. ``frame``: see `start_shape`.
 
     Raises:
         InputError: the views see nothing, contradict each other wholly, ``device`` is not present, or an option has
             no effect.
     """
     views = views.to(resolve_device(device))
-    start = start_shape(views, model=model, shape=shape, fit=fit, progress=progress)
+    start = start_shape(views, model=model, shape=shape, fit=fit, frame=frame, progress=progress)
     return finish(start, views, fit=fit, color=color, seed=seed, progress=progress).mesh.to("cpu")
 
 
@@ -95,13 +96,15 @@ def start_shape(
     model: InstantNeRF | InstantMesh | None = None,
     shape: ShapeOptions = ShapeOptions(),
     fit: FitOptions = FitOptions(),
+    frame: ObjectFrame | None = None,
     progress: Progress = silent,
 ) -> StartShape:
     """The visual hull on a grid of about ``shape.resolution`` cubed cells, carved or not, or what a model sees.
 
     If ``shape.start`` is auto, hull and carved hull both, for the ``fit`` to choose; without a fit the hull.
 
-    A model (see `meshwright.load_model`) has its own grid and gives colours as well.
+    A model (see `meshwright.load_model`) has its own grid and gives colours as well. ``frame``: where the object is,
+    for the model, if that is known (in a data set it is the world); else it is found from the views.
 
     Raises:
         InputError: the views see nothing, or contradict each other wholly; the model has no use for an option.
@@ -127,7 +130,7 @@ def start_shape(
         require_unset("a model, which has its own grid", resolution=shape.resolution)
     if not isinstance(model, InstantMesh) and shape.surface != ShapeOptions.surface:
         require_unset("a NeRF model, whose surface comes from marching cubes", surface=shape.surface)
-    return model_shape(model.to(views.images.device), views, shape.surface, progress)
+    return model_shape(model.to(views.images.device), views, shape.surface, progress, frame)
 
 
 def _carved(views: Views, resolution: int, progress: Progress) -> VisualHull:
@@ -208,17 +211,19 @@ def model_shape(
     views: Views,
     surface: Surface = ShapeOptions.surface,
     progress: Progress = silent,
+    frame: ObjectFrame | None = None,
 ) -> StartShape:
     """What the model sees in the views, with the colours of its colour head; model and views on one device.
 
-    It sees them in the object's frame (`Views.normalized`), which is the world that it was trained in.
+    It sees them in the object's frame (``frame``, or as the views tell it), which is the world that it was trained in.
 
     Raises:
         InputError: the density of a NeRF model nowhere reaches its threshold.
     """
-    # A world whose axes nobody chose is turned upright for the model; other worlds are as it was trained in.
-    arbitrary = views.capture is not None and not views.capture.own_axes
-    frame = ObjectFrame.upright(views) if arbitrary else ObjectFrame.of(views)
+    if frame is None:
+        # A world whose axes nobody chose is turned upright for the model; other worlds are as it was trained in.
+        arbitrary = views.capture is not None and not views.capture.own_axes
+        frame = ObjectFrame.upright(views) if arbitrary else ObjectFrame.of(views)
     views = frame.normalize_views(views)
     images, embedding = _model_input(views)
     triplane = model.planes(images[None], embedding[None], progress)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from meshwright.curate.check import CheckSummary, check_dataset
     from meshwright.curate.dataset import Batch, ObjectSource, Samples, batches
     from meshwright.curate.drawn_on_demand import DrawnOnDemand
+    from meshwright.curate.inputs import find_objects
     from meshwright.curate.layouts import convert, open_dataset, split_of
     from meshwright.curate.object_files import ObjectRecord, RenderedObject
     from meshwright.curate.options import (
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
     from meshwright.curate.run import RunSummary, dataset_digest, render_objects
     from meshwright.curate.selection import Selection, select_objects
     from meshwright.curate.shards import Shards, pack
+    from meshwright.curate.true_meshes import true_mesh
     from meshwright.curate.view_sets import view_set_cameras
 
 _NAMES_OF_MODULE = {
     "check": ("CheckSummary", "check_dataset"),
     "dataset": ("Batch", "ObjectSource", "Samples", "batches"),
     "drawn_on_demand": ("DrawnOnDemand",),
+    "inputs": ("find_objects",),
     "layouts": ("convert", "open_dataset", "split_of"),
     "object_files": ("ObjectRecord", "RenderedObject"),
     "options": (
@@ -59,6 +62,7 @@ _NAMES_OF_MODULE = {
     "run": ("RunSummary", "dataset_digest", "render_objects"),
     "selection": ("Selection", "select_objects"),
     "shards": ("Shards", "pack"),
+    "true_meshes": ("true_mesh",),
     "view_sets": ("view_set_cameras",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names}
@@ -91,12 +95,14 @@ __all__ = [
     "convert",
     "dataset_digest",
     "draw",
+    "find_objects",
     "open_dataset",
     "pack",
     "preview_dataset",
     "render_objects",
     "select_objects",
     "split_of",
+    "true_mesh",
     "view_set_cameras",
 ]
 

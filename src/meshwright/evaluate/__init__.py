@@ -16,13 +16,25 @@ from meshwright.evaluate.metrics import (
     silhouette_iou,
     ssim,
 )
-from meshwright.evaluate.novel_views import Split, draw_split, evaluate, read_splits
+from meshwright.evaluate.novel_views import Case, Split, draw_split, evaluate, read_splits
 from meshwright.evaluate.pictures import preview, turntable
 from meshwright.evaluate.report import versions, write_report
+from meshwright.evaluate.scans import (
+    ScanRig,
+    Scene,
+    load_scan,
+    novel_cameras,
+    photograph,
+    rig_cameras,
+    scan_scene,
+)
 from meshwright.evaluate.scores import Scored, ViewScore
 from meshwright.evaluate.stages import Stage, StageClock
 
 __all__ = [
+    "Case",
+    "ScanRig",
+    "Scene",
     "Scored",
     "ShapeScores",
     "Split",
@@ -35,10 +47,15 @@ __all__ = [
     "draw_split",
     "evaluate",
     "f_score",
+    "load_scan",
     "normal_consistency",
+    "novel_cameras",
+    "photograph",
     "preview",
     "psnr",
     "read_splits",
+    "rig_cameras",
+    "scan_scene",
     "silhouette_iou",
     "ssim",
     "turntable",

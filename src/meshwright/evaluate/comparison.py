@@ -3,7 +3,7 @@
 import base64
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ def write_comparison(runs: Sequence[Path], path: Path) -> None:
     """
     read = [(run.name, *_read(run)) for run in runs]
     parts = [f"<h1>Novel views: {html.escape(', '.join(name for name, _, _ in read))}</h1>", _means(read)]
+    parts.append(_by_inputs([summary for _, summary, _ in read]))
     if len(read) > 1:
         parts.append(_differences(read))
     for run, (name, _, entries) in zip(runs, read, strict=True):
@@ -35,7 +36,7 @@ def write_comparison(runs: Sequence[Path], path: Path) -> None:
         worst = ranked[max(len(ranked) - _EXTREMES, _EXTREMES) :]
         for title, some in (("Best", ranked[:_EXTREMES]), ("Worst", worst)):
             figures = "".join(_figure(run, entry) for entry in some)
-            parts.append(f"<h3>{title}: truth above, reconstruction below</h3>{figures}" if some else "")
+            parts.append(f"<h3>{title}: truth, reconstruction, its bare shape</h3>{figures}" if some else "")
     for name, summary, _ in read:
         parts.append(f"<h2>{html.escape(name)}: settings</h2><pre>{html.escape(json.dumps(summary, indent=1))}</pre>")
     body = "\n".join(parts)
@@ -53,21 +54,71 @@ def _read(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def _means(runs: Sequence[tuple[str, dict[str, Any], list[dict[str, Any]]]]) -> str:
-    thresholds = "".join(f"<th>F@{t:g}</th>" for t in runs[0][1]["thresholds"])
-    rows = ["<tr><th>run</th><th>objects</th><th>failed</th><th>PSNR dB</th><th>SSIM</th><th>IoU</th><th>Chamfer</th>"]
-    rows[0] += thresholds + "</tr>"
+    columns = _columns(runs[0][1])
+    heads = "".join(f"<th>{head}</th>" for head in ("run", "objects", "failed", *(head for head, _, _ in columns)))
+    rows = [f"<tr>{heads}</tr>"]
     for name, summary, _ in runs:
-        means = summary["means"]
-        numbers = [means["psnr_db"], means["ssim"], means["iou"], means["chamfer"], *means["f_scores"]]
-        digits = [2, 3, 3, 4] + [3] * len(means["f_scores"])
+        numbers = [value(summary["means"]) for _, value, _ in columns]
         cells = "".join(
-            f"<td>{'' if number is None else f'{number:.{count}f}'}</td>"
-            for number, count in zip(numbers, digits, strict=True)
+            f"<td>{'' if number is None else format(number, form)}</td>"
+            for number, (_, _, form) in zip(numbers, columns, strict=True)
         )
         rows.append(
             f"<tr><td>{html.escape(name)}</td><td>{summary['objects']}</td><td>{len(summary['failed'])}</td>{cells}</tr>"
         )
-    return f"<table>{''.join(rows)}</table>"
+    note = "Visible surfaces are measured in world units, whole ones in percent of the true object's diagonal."
+    return f"<table>{''.join(rows)}</table><p>{note} Normals: mean |cosine|.</p>"
+
+
+_Column = tuple[str, Callable[[Mapping[str, Any]], float | None], str]
+
+
+def _columns(summary: Mapping[str, Any]) -> list[_Column]:
+    """Heading, how to read it from the means, and its format."""
+
+    def one(key: str) -> Callable[[Mapping[str, Any]], float | None]:
+        return lambda means: means.get(key)
+
+    def of_list(key: str, number: int) -> Callable[[Mapping[str, Any]], float | None]:
+        return lambda means: means[key][number] if len(means.get(key) or ()) > number else None
+
+    columns: list[_Column] = [
+        ("PSNR dB", one("psnr_db"), ".2f"),
+        ("SSIM", one("ssim"), ".3f"),
+        ("LPIPS", one("lpips"), ".3f"),
+        ("IoU", one("iou"), ".3f"),
+        ("visible: Chamfer", one("chamfer"), ".4f"),
+    ]
+    for number, threshold in enumerate(summary["thresholds"]):
+        columns.append((f"F@{threshold:g}", of_list("f_scores", number), ".3f"))
+    columns += [("normals", one("normals"), ".3f"), ("whole: Chamfer %", one("whole_chamfer_percent"), ".2f")]
+    for number, threshold in enumerate(summary.get("whole_thresholds", ())):
+        columns.append((f"F@{100 * threshold:g} %", of_list("whole_f_scores", number), ".3f"))
+    return [*columns, ("normals", one("whole_normals"), ".3f"), ("seconds", one("seconds"), ".1f")]
+
+
+def _by_inputs(summaries: Sequence[Mapping[str, Any]]) -> str:
+    """PSNR against the number of given views, where the runs differ in that."""
+    points = sorted(
+        (int(summary["settings"]["inputs"]), float(summary["means"]["psnr_db"]))
+        for summary in summaries
+        if isinstance(summary.get("settings", {}).get("inputs"), int) and summary["means"]["psnr_db"] is not None
+    )
+    if len({count for count, _ in points}) < 2:
+        return ""
+    most, low, high = points[-1][0], min(p for _, p in points) - 1, max(p for _, p in points) + 1
+    placed = [
+        (40 + 520 * count / most, 180 - 160 * (value - low) / (high - low), count, value) for count, value in points
+    ]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _, _ in placed)
+    dots = "".join(
+        f'<circle class="bar" cx="{x:.1f}" cy="{y:.1f}" r="4"/><text x="{x:.1f}" y="{y - 8:.1f}" text-anchor="middle">'
+        f'{value:.2f}</text><text x="{x:.1f}" y="198" text-anchor="middle">{count}</text>'
+        for x, y, count, value in placed
+    )
+    polyline = f'<polyline fill="none" stroke="#4c78a8" points="{line}"/>'
+    svg = f'<svg width="620" height="200" font-size="12">{polyline}{dots}</svg>'
+    return f"<h2>PSNR (dB) against the number of given views</h2>{svg}"
 
 
 def _differences(runs: Sequence[tuple[str, dict[str, Any], list[dict[str, Any]]]]) -> str:

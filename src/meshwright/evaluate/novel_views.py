@@ -1,4 +1,4 @@
-"""How near a reconstruction is to pictures it was not made from, and to the surface that they show.
+"""How near a reconstruction is to pictures it was not made from, to the surface that they show, and to the whole of it.
 
 `evaluate` takes any function from input views to a mesh, so models, hulls and other people's meshes are judged alike.
 One line of JSON an object; a run that was stopped goes on with the next.
@@ -7,6 +7,7 @@ One line of JSON an object; a run that was stopped goes on with the next.
 import hashlib
 import json
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,13 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from meshwright.cameras import Cameras
 from meshwright.errors import InputError
-from meshwright.evaluate.metrics import chamfer, f_score, psnr, silhouette_iou, ssim
+from meshwright.evaluate.metrics import ShapeScores, SurfaceSamples, compare_shapes, psnr, silhouette_iou, ssim
 from meshwright.evaluate.report import versions
+from meshwright.evaluate.scans import Scene
 from meshwright.files import atomic_path
 from meshwright.images import write_image
 from meshwright.mesh import Mesh
@@ -29,11 +31,17 @@ from meshwright.raster import rasterize, render
 from meshwright.views import Views
 
 THRESHOLDS = (0.01, 0.02, 0.05)
-"""Distances (world units; objects fill [-1, 1]^3) at which F-scores are taken."""
+"""Distances (world units; objects fill [-1, 1]^3) at which F-scores of visible surfaces are taken."""
+WHOLE_THRESHOLDS = (0.005, 0.01, 0.02)
+"""Shares of the true object's diagonal at which F-scores of whole surfaces are taken."""
 
 _SAMPLES = 2  # points along a pixel's side, of our renders
-_SURFACE_POINTS = 50_000  # at most, of each of the two visible surfaces
-_SHOWN_VIEWS, _SHOWN_PX = 4, 128
+_VISIBLE_POINTS = 50_000  # at most, of each of the two visible surfaces
+_WHOLE_POINTS = 100_000  # of each of the two whole ones
+_SHOWN_VIEWS, _SHOWN_PX = 6, 128
+
+PictureDistance = Callable[[Float[Tensor, "views 3 _ _"], Float[Tensor, "views 3 _ _"]], Float[Tensor, " views"]]
+"""Pictures in [0, 1] and the true ones to a perceptual distance a view: LPIPS."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +53,39 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Of one object: means over the target views; then the surfaces that the target views see, one against the other.
+class Case:
+    """An object to be judged by, read when its turn comes. ``split``: which of its views, where a data set has them."""
 
-    ``psnr_db``, ``ssim``, ``iou``: of whole pictures on white. ``chamfer``: mean of both directions, world units.
-    ``f_scores``: at `THRESHOLDS`. The last two are None without depth in the data set, or without a mesh.
+    name: str
+    read: Callable[[], Scene]
+    split: Split | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one object: means over the target views; the surfaces that the target views see; the whole surfaces.
+
+    ``psnr_db``, ``ssim``, ``lpips``: of whole pictures on white. ``iou``: of coverages. ``chamfer`` (mean of both
+    directions, world units), ``f_scores`` (at `THRESHOLDS`), ``normals`` (mean |cosine|): of what the target views see.
+    ``whole_chamfer_percent`` (of the true object's diagonal), ``whole_f_scores`` (at `WHOLE_THRESHOLDS`),
+    ``whole_normals``: of points all over both surfaces. None: not known, for lack of depth, normals, a true mesh, the
+    weights of LPIPS, or of faces. ``seconds``: of the reconstruction.
     """
 
     name: str
     psnr_db: float
     ssim: float
+    lpips: float | None
     iou: float
     chamfer: float | None
     f_scores: tuple[float, ...] | None
+    normals: float | None
+    whole_chamfer_percent: float | None
+    whole_f_scores: tuple[float, ...] | None
+    whole_normals: float | None
     triangles: int
-    split: Split
+    seconds: float
+    split: Split | None
 
 
 @dataclass(frozen=True)
@@ -70,17 +96,20 @@ class Failure:
     error: str
 
 
-def draw_split(name: str, views: int, inputs: int, targets: int, seed: int = 0) -> Split:
+def draw_split(name: str, views: int, inputs: int, targets: int, seed: int = 0, most_inputs: int = 0) -> Split:
     """``inputs`` views and up to ``targets`` others, by the object's name and the seed alone.
+
+    With ``most_inputs``, evaluations of fewer inputs take some of the same inputs and the same targets.
 
     Raises:
         InputError: the object has too few views.
     """
-    if views < inputs + 1:
-        raise InputError(f"{name}: has {views} views, too few for {inputs} inputs and a target; ask for fewer inputs")
+    first = max(inputs, most_inputs)
+    if views < first + 1:
+        raise InputError(f"{name}: has {views} views, too few for {first} inputs and a target; ask for fewer inputs")
     key = hashlib.sha256(f"{seed} {name}".encode()).digest()
     order = [int(i) for i in np.random.default_rng(list(key)).permutation(views)]
-    return Split(tuple(order[:inputs]), tuple(order[inputs : inputs + targets]))
+    return Split(tuple(order[:inputs]), tuple(order[first : first + targets]))
 
 
 def read_splits(path: Path) -> dict[str, Split]:
@@ -102,28 +131,80 @@ def read_splits(path: Path) -> dict[str, Split]:
     return found
 
 
-def score(name: str, mesh: Mesh, targets: Views, split: Split) -> Scores:
-    """A mesh against the true target views, in their world."""
+def score(
+    mesh: Mesh, scene: Scene, case: Case, seconds: float = 0.0, perceptual: PictureDistance | None = None
+) -> Scores:
+    """A mesh against the true target views and surface, in their world."""
+    targets = scene.targets
     height, width = targets.images.shape[2:]
     drawn = render(mesh, targets.cameras, height, width, samples=_SAMPLES)
-    measured, at_thresholds = None, None
-    if targets.depth_z is not None and len(mesh.faces):
-        fragments = rasterize(mesh.vertices, mesh.faces, targets.cameras, height, width)
-        ours = _thinned(points_at_depth(fragments.depth_z, targets.cameras))
-        true = _thinned(points_at_depth(targets.depth_z[:, 0], targets.cameras))
-        if len(ours) and len(true):
-            measured, at_thresholds = chamfer(ours, true), f_score(ours, true, THRESHOLDS)
-    opaque, true_opaque = ((alpha > 0.5).float() for alpha in (drawn.alpha, targets.alpha))
+    rgb = drawn.rgb.clamp(0, 1)
+    lpips = None
+    if perceptual is not None:
+        with torch.no_grad():
+            lpips = float(perceptual(rgb, targets.images).mean())
+    visible, whole = _visible_scores(mesh, scene), _whole_scores(mesh, scene)
     return Scores(
-        name,
-        float(psnr(drawn.rgb.clamp(0, 1), targets.images).clamp(max=100.0).mean()),  # equal pictures: not infinite
-        float(ssim(drawn.rgb.clamp(0, 1), targets.images).mean()),
-        float(silhouette_iou(opaque, true_opaque).mean()),
-        measured,
-        at_thresholds,
-        len(mesh.faces),
-        split,
+        name=case.name,
+        psnr_db=float(psnr(rgb, targets.images).clamp(max=100.0).mean()),  # equal pictures: not infinite
+        ssim=float(ssim(rgb, targets.images).mean()),
+        lpips=lpips,
+        iou=float(silhouette_iou(drawn.alpha, targets.alpha).mean()),
+        chamfer=None if visible is None else visible.chamfer,
+        f_scores=None if visible is None else visible.f_scores,
+        normals=None if visible is None or math.isnan(visible.normal_consistency) else visible.normal_consistency,
+        whole_chamfer_percent=None if whole is None else 100 * whole.chamfer,
+        whole_f_scores=None if whole is None else whole.f_scores,
+        whole_normals=None if whole is None else whole.normal_consistency,
+        triangles=len(mesh.faces),
+        seconds=seconds,
+        split=case.split,
     )
+
+
+def _visible_scores(mesh: Mesh, scene: Scene) -> ShapeScores | None:
+    """Of the points that the target views' pixels see, on both sides; normals are those of faces, else NaN."""
+    targets = scene.targets
+    if targets.depth_z is None or len(mesh.faces) == 0:
+        return None
+    ours = _visible_surface(mesh, targets)
+    if scene.mesh is not None:
+        true = _visible_surface(scene.mesh, targets)
+    else:
+        seen = targets.depth_z[:, 0] > 0
+        normals = torch.full_like(targets.images, math.nan) if targets.normals is None else targets.normals
+        true = _samples_at(targets.depth_z[:, 0], normals.permute(0, 2, 3, 1)[seen], targets.cameras)
+    if not len(ours.points) or not len(true.points):
+        return None
+    return compare_shapes(ours, true, THRESHOLDS)
+
+
+def _visible_surface(mesh: Mesh, views: Views) -> SurfaceSamples:
+    fragments = rasterize(mesh.vertices, mesh.faces, views.cameras, *views.images.shape[2:])
+    seen: Bool[Tensor, "views height width"] = fragments.depth_z > 0
+    normals = torch.nn.functional.normalize(mesh.face_normals(), dim=1)[fragments.face_ids[seen]]
+    return _samples_at(fragments.depth_z, normals, views.cameras)
+
+
+def _samples_at(
+    depth_z: Float[Tensor, "views height width"], normals: Float[Tensor, "points 3"], cameras: Cameras
+) -> SurfaceSamples:
+    points = points_at_depth(depth_z, cameras)
+    step = max(1, -(-len(points) // _VISIBLE_POINTS))  # evenly through their order
+    return SurfaceSamples(points[::step], normals[::step])
+
+
+def _whole_scores(mesh: Mesh, scene: Scene) -> ShapeScores | None:
+    """Of points all over both surfaces, in units of the true object's diagonal."""
+    if scene.mesh is None or len(mesh.faces) == 0:
+        return None
+    diagonal = float((scene.mesh.vertices.amax(0) - scene.mesh.vertices.amin(0)).norm())
+    found = compare_shapes(
+        SurfaceSamples.of(mesh, _WHOLE_POINTS),
+        SurfaceSamples.of(scene.mesh, _WHOLE_POINTS),
+        [share * diagonal for share in WHOLE_THRESHOLDS],
+    )
+    return ShapeScores(found.chamfer / diagonal, found.f_scores, found.normal_consistency)
 
 
 def points_at_depth(depth_z: Float[Tensor, "views height width"], cameras: Cameras) -> Float[Tensor, "points 3"]:
@@ -135,53 +216,78 @@ def points_at_depth(depth_z: Float[Tensor, "views height width"], cameras: Camer
 
 
 def evaluate(
-    objects: Iterable[tuple[str, Callable[[Split], tuple[Views, Views]], Split]],
-    reconstruct: Callable[[str, Views], Mesh],
+    cases: Iterable[Case],
+    reconstruct: Callable[[str, Scene], Mesh],
     out: Path,
     settings: Mapping[str, Any],
     progress: Progress = silent,
+    perceptual: PictureDistance | None = None,
 ) -> dict[str, Any]:
     """Reconstruct and score objects, writing ``out``/objects.jsonl, pictures/ and summary.json; returns the summary.
 
-    ``objects``: name, how to read its input and target views, and which these are. ``settings``: all that decides the
-    numbers; a folder that holds results of other settings is refused.
+    ``settings``: all that decides the numbers; a folder that holds results of other settings is refused.
+    ``reconstruct`` is given the object's name and scene, and looks at the scene's inputs alone.
 
     Raises:
         InputError: ``out`` holds other results or cannot be written.
     """
     lines = _begin(out, settings)
     done = {entry["name"]: entry for entry in lines}
-    listed = list(objects)
-    for number, (name, read, split) in enumerate(listed):
-        if name not in done:
+    listed = list(cases)
+    for number, case in enumerate(listed):
+        if case.name not in done:
             try:
-                inputs, targets = read(split)
-                mesh = reconstruct(name, inputs)
-                entry = asdict(score(name, mesh, targets, split))
-                write_image(_strip(mesh, targets), out / "pictures" / f"{name}.png")
+                scene = case.read()
+                start = time.perf_counter()
+                mesh = reconstruct(case.name, scene)
+                seconds = time.perf_counter() - start
+                entry = asdict(score(mesh, scene, case, seconds, perceptual))
+                write_image(_strip(mesh, scene.targets), out / "pictures" / f"{case.name}.png")
             except InputError as error:
-                entry = asdict(Failure(name, str(error)))
-            done[name] = json.loads(json.dumps(entry))
+                entry = asdict(Failure(case.name, str(error)))
+            done[case.name] = json.loads(json.dumps(entry))
             with (out / "objects.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
-        progress("evaluate", (number + 1) / len(listed), name)
-    chosen = [done[name] for name, _, _ in listed]
+        progress("evaluate", (number + 1) / len(listed), case.name)
+    chosen = [done[case.name] for case in listed]
     summary = summarize(chosen) | {"settings": dict(settings), "versions": versions()}
     _write(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+MEANS = (
+    "psnr_db",
+    "ssim",
+    "lpips",
+    "iou",
+    "chamfer",
+    "f_scores",
+    "normals",
+    "whole_chamfer_percent",
+    "whole_f_scores",
+    "whole_normals",
+    "triangles",
+    "seconds",
+)
 
 
 def summarize(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means over the objects that were reconstructed, and how many were not."""
     good = [entry for entry in entries if "error" not in entry]
     means: dict[str, Any] = {}
-    for key in ("psnr_db", "ssim", "iou", "chamfer"):
+    for key in MEANS:
         values = [entry[key] for entry in good if entry[key] is not None]
-        means[key] = math.fsum(values) / len(values) if values else None
-    scored = [entry["f_scores"] for entry in good if entry["f_scores"] is not None]
-    means["f_scores"] = [math.fsum(column) / len(column) for column in zip(*scored, strict=True)]
+        if key.endswith("f_scores"):
+            means[key] = [_mean(column) for column in zip(*values, strict=True)]
+        else:
+            means[key] = _mean(values) if values else None
     failed = [entry["name"] for entry in entries if "error" in entry]
-    return {"objects": len(entries), "failed": failed, "means": means, "thresholds": list(THRESHOLDS)}
+    thresholds = {"thresholds": list(THRESHOLDS), "whole_thresholds": list(WHOLE_THRESHOLDS)}
+    return {"objects": len(entries), "failed": failed, "means": means, **thresholds}
+
+
+def _mean(values: Sequence[float | int]) -> float:
+    return math.fsum(values) / len(values)
 
 
 def _begin(out: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -215,16 +321,12 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _thinned(points: Float[Tensor, "points 3"]) -> Float[Tensor, "fewer 3"]:
-    """At most _SURFACE_POINTS of the points, evenly through their order."""
-    step = max(1, -(-len(points) // _SURFACE_POINTS))
-    return points[::step]
-
-
 def _strip(mesh: Mesh, targets: Views) -> Float[Tensor, "3 height width"]:
-    """The first target views, and below them the mesh from there."""
-    shown = targets[: min(_SHOWN_VIEWS, len(targets))]
-    drawn = render(mesh, shown.cameras, _SHOWN_PX, _SHOWN_PX, samples=_SAMPLES).rgb
+    """Some target views; below them the mesh from there, and its bare shape."""
+    step = max(1, len(targets) // _SHOWN_VIEWS)
+    shown = targets[list(range(0, len(targets), step))[:_SHOWN_VIEWS]]
+    bare = mesh.replace(uv=None, uv_faces=None, texture=None, vertex_colors=None)
+    drawn = [render(each, shown.cameras, _SHOWN_PX, _SHOWN_PX, samples=_SAMPLES).rgb for each in (mesh, bare)]
     true = torch.nn.functional.interpolate(shown.images, size=(_SHOWN_PX, _SHOWN_PX), mode="area")
-    rows = [torch.cat(list(pictures), dim=2) for pictures in (true, drawn)]
+    rows = [torch.cat(list(pictures), dim=2) for pictures in (true, *drawn)]
     return torch.cat(rows, dim=1).clamp(0, 1)
