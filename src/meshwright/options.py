@@ -72,10 +72,11 @@ class ViewOptions:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """A published model to start from."""
+    """A model to start from."""
 
     model: str = "none"
-    """none (shape from the silhouettes), a preset (instant-mesh-large, ...; downloaded), or a weights file."""
+    """none (shape from the silhouettes), a preset (instant-mesh-large, ...; downloaded), a weights file or a run;
+    demo is a tiny one that comes with the package and knows the three objects of examples/demo_model."""
 
     model_dir: Path | None = None
     """Folder that is searched for weights first."""

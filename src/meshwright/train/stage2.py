@@ -42,26 +42,37 @@ def stage2_losses(
     """
     triplane = model.planes(batch.input_images, batch.input_cameras, recompute=recompute)
     with torch.autocast(triplane.planes.device.type, enabled=False):
-        geometry = model.geometry(triplane, training=True)
-        prediction = render_targets(model, triplane, geometry, batch)
-        terms = picture_terms(prediction, batch, weights, perceptual)
-        if weights.normal:
-            assert prediction.normals is not None
-            terms["normal"] = normal_error(
-                prediction.normals, batch.target_normals, batch.target_alpha, unsigned_normals
-            )
-        if weights.entropy:
-            terms["entropy"] = geometry.sdf_entropy
-        if weights.deviation:
-            terms["deviation"] = geometry.reg_surface
-        if weights.cube_weight:
-            terms["cube_weight"] = geometry.reg_weight
-        if weights.free_space:
-            objects = [_free_space(model, planes, batch, i, seeds[i]) for i, planes in enumerate(triplane.planes)]
-            terms["free_space"] = torch.stack(objects).mean()
-        if weights.empty:
-            terms["empty"] = geometry.reg_empty.mean()
-        return terms, prediction
+        return mesh_terms(model, triplane, batch, seeds, weights, perceptual, unsigned_normals)
+
+
+def mesh_terms(
+    model: InstantMesh,
+    triplane: Triplane,
+    batch: Batch,
+    seeds: Sequence[int],
+    weights: LossWeights,
+    perceptual: Lpips | None = None,
+    unsigned_normals: bool = False,
+) -> tuple[dict[str, Tensor], Prediction]:
+    """`stage2_losses` from the planes on."""
+    geometry = model.geometry(triplane, training=True)
+    prediction = render_targets(model, triplane, geometry, batch)
+    terms = picture_terms(prediction, batch, weights, perceptual)
+    if weights.normal:
+        assert prediction.normals is not None
+        terms["normal"] = normal_error(prediction.normals, batch.target_normals, batch.target_alpha, unsigned_normals)
+    if weights.entropy:
+        terms["entropy"] = geometry.sdf_entropy
+    if weights.deviation:
+        terms["deviation"] = geometry.reg_surface
+    if weights.cube_weight:
+        terms["cube_weight"] = geometry.reg_weight
+    if weights.free_space:
+        objects = [_free_space(model, planes, batch, i, seeds[i]) for i, planes in enumerate(triplane.planes)]
+        terms["free_space"] = torch.stack(objects).mean()
+    if weights.empty:
+        terms["empty"] = geometry.reg_empty.mean()
+    return terms, prediction
 
 
 def render_targets(model: InstantMesh, triplane: Triplane, geometry: Geometry, batch: Batch) -> Prediction:

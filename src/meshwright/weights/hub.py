@@ -1,4 +1,4 @@
-"""Where weights known by name are: a local folder first, then the cache of the Hugging Face hub, then the hub."""
+"""Where weights known by name are: in this package, a local folder, the cache of the Hugging Face hub, or the hub."""
 
 import hashlib
 import os
@@ -47,6 +47,7 @@ _HUB_FILES = {
     "openlrm-base-obj-1.0": _HubFile("zxhezexin/openlrm-base-obj-1.0", "model.safetensors"),
     "openlrm-large-obj-1.0": _HubFile("zxhezexin/openlrm-large-obj-1.0", "model.safetensors"),
 }
+_PACKAGED = {"demo": "demo/model.safetensors"}  # beside this file; demo/MODEL_CARD.md says what they are
 _PICKLES = (".ckpt", ".bin")
 _SUFFIXES = (".safetensors", ".ckpt", ".bin")
 
@@ -60,6 +61,8 @@ def find_weights(
 ) -> Path:
     """The file of a path, of a training's folder or of a known name (``instant-mesh-large``), downloaded if need be.
 
+    ``demo`` is the one that comes with this package.
+
     ``model_dir`` is searched first for ``instant-mesh-large.safetensors``, ``instant_mesh_large.ckpt`` and the like;
     downloads are then kept in it rather than in the hub's own cache. ``revision`` (a commit, branch or tag of the hub's
     repository) concerns downloads alone; without it the commit that is known here is taken, so that the same name
@@ -71,6 +74,8 @@ def find_weights(
             file; says what else works.
     """
     name = os.fspath(name_or_path)
+    if name in _PACKAGED:
+        return Path(__file__).parent / _PACKAGED[name]
     if name not in _HUB_FILES:
         return _existing(Path(name))
     if model_dir is not None:
@@ -90,7 +95,7 @@ def _existing(path: Path) -> Path:
             return of_run
         raise InputError(f"{path}: is a folder without model.safetensors; name a file of weights, or a finished run")
     if not path.exists():
-        raise InputError(f"{path}: no such file of weights, nor a name among {', '.join(_HUB_FILES)}")
+        raise InputError(f"{path}: no such file of weights, nor a name among {', '.join([*_PACKAGED, *_HUB_FILES])}")
     return path
 
 
