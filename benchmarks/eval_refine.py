@@ -12,8 +12,9 @@ come a visual hull, `refine` and `bake_texture`, as `reconstruct` does it. Judge
 - the shape: Chamfer distance in percent of the true object's diagonal, F-score at 0.5, 1 and 2 % of it, consistency of
   normals.
 
-Beside it stands the plain hull with the vertex colours of the package (`color_vertices`), and with those of the one
-view that sees each vertex best.
+`meshwright evaluate SCANS --refine full --start hull` gives the same numbers of `ours` (docs/evaluation.md); this file
+adds two baselines and the tables. Beside it stands the plain hull with the vertex colours of the package
+(`color_vertices`), and with those of the one view that sees each vertex best.
 
 SCANS are GLB files or folders of them. A folder of up to 12 scans is taken whole, of a larger one every third scan in
 the order of names, from the first on. The published table is of the folders ocrtoc, drake and ycb (8 + 1 + 11 scans).
@@ -36,7 +37,7 @@ from PIL import Image
 from benchmarks.scans import find_scans, load_scan, render_scan_views
 from meshwright.cameras import Cameras
 from meshwright.color import VisibleSurface, bake_texture, color_vertices, spread_colors
-from meshwright.evaluate import SurfaceSamples, compare_shapes, psnr, silhouette_iou, ssim
+from meshwright.evaluate import SurfaceSamples, compare_shapes, novel_cameras, psnr, silhouette_iou, ssim
 from meshwright.files import atomic_path
 from meshwright.mesh import Mesh
 from meshwright.raster import render
@@ -50,10 +51,7 @@ THRESHOLDS = (0.005, 0.01, 0.02)  # of the object's diagonal
 SURFACE_POINTS = 100_000
 WHOLE_FOLDER, EVERY = 12, 3
 RIGS = {"zero123plus": Cameras.zero123plus(), "orbit": Cameras.orbit(21, 20.0)}
-GOLDEN_ANGLE_DEG = 137.508
-NOVEL = Cameras.spherical(
-    [i * GOLDEN_ANGLE_DEG % 360 for i in range(20)], [-20 + 70 * (i * 7 % 20) / 19 for i in range(20)], 4.0, 30.0
-)
+NOVEL = novel_cameras()
 SHOWN, SHOWN_PX = [1, 5, 9, 13, 17, 3], 192  # novel views in the pictures
 SHEET_ROWS = 3  # best, and as many worst
 

@@ -14,33 +14,13 @@ from PIL import Image
 
 from meshwright import Cameras, Mesh, Views
 from meshwright.color import color_vertices
+from meshwright.evaluate import load_scan, photograph
 from meshwright.mesh import subdivide
-from meshwright.mesh_files import load_mesh
-from meshwright.raster import render
 
-# Cameras 4 units away with 30 degrees of view frame a sphere of radius 1; the rest is air around the silhouette.
-BOUNDING_RADIUS = 0.95
+__all__ = ["colored", "contact_sheet", "find_scans", "load_scan", "render_scan_views"]
+
 COLORED_VERTICES = 25_000
-
-
-def load_scan(path: Path) -> Mesh:
-    """A mesh file in the world frame, its box's centre in the origin, its farthest vertex ``BOUNDING_RADIUS`` away."""
-    mesh = load_mesh(path)
-    vertices = mesh.vertices - (mesh.vertices.amin(dim=0) + mesh.vertices.amax(dim=0)) / 2
-    return mesh.replace(vertices=vertices * (BOUNDING_RADIUS / vertices.norm(dim=1).max()))
-
-
-def render_scan_views(mesh: Mesh, cameras: Cameras, size_px: int, samples: int = 4) -> Views:
-    """Unlit square pictures on white with alpha and depth, each pixel the mean of ``samples`` x ``samples`` points."""
-    rendered = render(mesh, cameras, size_px, size_px, samples=samples)
-    return Views(
-        images=rendered.rgb.clamp(0, 1),
-        alpha=rendered.alpha,
-        cameras=cameras,
-        sizes_px=torch.full((len(cameras), 2), size_px),
-        names=tuple(f"{i:03d}" for i in range(len(cameras))),
-        depth_z=rendered.depth_z,
-    )
+render_scan_views = photograph
 
 
 def colored(mesh: Mesh, views: Views) -> Mesh:
