@@ -426,6 +426,7 @@ def test_bad_settings_are_one_line(monkeypatch, capfd, tmp_path, posed_folder, a
         (["--out", "o", "--rig", "spiral"], "--rig"),
         (["--out", "o", "--resolution", "many"], "--resolution"),
         (["--out", "o", "--resolution", "5"], "--resolution: 5 is impossible; give a number between 16 and 512"),
+        (["--out", "o", "--max-size", "9" * 400], "--max-size"),
         (["--out", "o", "--colour", "views"], "--colour"),
         (["--out", "o", "--fov"], "--fov"),
         (["--out", "o", "--refine", "off", "--keep-cameras"], "--refine-cameras: has no effect"),

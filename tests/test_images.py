@@ -409,6 +409,15 @@ def test_webm_is_read(tmp_path):
     assert read_frames(tmp_path / "film.webm").count == 9
 
 
+def test_a_film_in_a_coding_that_nobody_knows_is_refused(tmp_path):
+    write_video([moving_square(i) for i in range(3)], tmp_path / "film.mp4")
+    content = (tmp_path / "film.mp4").read_bytes()
+    assert b"avc1" in content
+    (tmp_path / "film.mp4").write_bytes(content.replace(b"avc1", b"zzzz"))
+    with pytest.raises(InputError, match=r"film\.mp4"):
+        read_frames(tmp_path / "film.mp4")
+
+
 def test_sound_alone_is_no_film(tmp_path):
     with av.open(str(tmp_path / "sound.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=44100)
