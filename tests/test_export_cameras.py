@@ -101,16 +101,18 @@ def test_the_command_exports_a_capture_with_its_points(tmp_path, monkeypatch):
     assert_same_cameras(load_views(tmp_path / "json").cameras, load_views(tmp_path / "in").cameras)
 
 
-@pytest.fixture
-def result(tmp_path, monkeypatch) -> Path:
-    """A result in the object's frame whose cameras were corrected, quickly."""
+@pytest.fixture(scope="module")
+def result(tmp_path_factory) -> Path:
+    """A result in the object's frame whose cameras were corrected, quickly; beside it the capture, ``in``."""
+    folder = tmp_path_factory.mktemp("result")
     (stage, *_) = STAGES["fast"]
-    monkeypatch.setitem(STAGES, "fast", (dataclasses.replace(stage, vertices=300, largest_px=48, steps=4),))
-    write_pictures(tmp_path / "in" / "images", NAMES)
-    write_their_colmap(tmp_path / "in" / "sparse/0", some_cameras(), NAMES, ["OPENCV"])
+    write_pictures(folder / "in" / "images", NAMES)
+    write_their_colmap(folder / "in" / "sparse/0", some_cameras(), NAMES, ["OPENCV"])
     options = ["--resolution", "24", "--refine-cameras", "--vertex-colors", "--start", "hull"]
-    meshwright(monkeypatch, "reconstruct", tmp_path / "in", "--out", tmp_path / "result", *options)
-    return tmp_path / "result"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(STAGES, "fast", (dataclasses.replace(stage, vertices=300, largest_px=48, steps=4),))
+        meshwright(patch, "reconstruct", folder / "in", "--out", folder / "result", *options)
+    return folder / "result"
 
 
 def test_a_results_cameras_see_its_mesh_and_lead_back_to_the_capture(result, tmp_path, monkeypatch):
@@ -132,8 +134,28 @@ def test_a_results_cameras_see_its_mesh_and_lead_back_to_the_capture(result, tmp
     assert float(np.abs(points).max()) == pytest.approx(float(mesh.vertices.abs().max()), abs=0.02)
 
 
+def test_a_result_can_be_had_where_the_capture_is_and_textured_in_either_frame(result, tmp_path, monkeypatch):
+    quick = ["--vertex-colors", "--resolution", "24", "--refine", "off"]
+    meshwright(
+        monkeypatch, "reconstruct", result.parent / "in", "--out", tmp_path / "world", "--frame", "input", *quick
+    )
+    report = json.loads((tmp_path / "world" / "report.json").read_text())
+    assert report["frame"]["T_input_mesh"] == torch.eye(4).tolist()
+    there = load_mesh(tmp_path / "world" / "mesh.glb").vertices
+    assert float((there.mean(0) - torch.tensor([7.0, -2.0, 3.0])).abs().max()) < 0.5
+    for folder, matrix_is_identity in ((tmp_path / "world", True), (result, False)):
+        out = tmp_path / "textured"
+        meshwright(monkeypatch, "texture", folder / "mesh.glb", result.parent / "in", "--out", out, "--vertex-colors")
+        before, after = load_mesh(folder / "mesh.glb").vertices, load_mesh(out / "mesh.glb").vertices
+        torch.testing.assert_close(after, before, atol=2e-4, rtol=0)
+        matrix = json.loads((out / "report.json").read_text())["frame"]["T_input_mesh"]
+        assert (matrix == torch.eye(4).tolist()) == matrix_is_identity
+
+
 def test_a_result_without_its_pictures_or_cameras_is_one_clear_line(result, tmp_path, monkeypatch, capsys):
     report = json.loads((result / "report.json").read_text())
+    result = tmp_path / "result"
+    result.mkdir()
     cases = [
         ({"settings": report["settings"] | {"input": "/nowhere/to/be/found"}}, "are not there"),
         ({"settings": report["settings"] | {"input": "a\0b"}}, "are not there"),

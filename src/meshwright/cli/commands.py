@@ -22,6 +22,7 @@ from meshwright.options import (
     ColorOptions,
     FitLevel,
     FitOptions,
+    Frame,
     ModelOptions,
     OutputOptions,
     RunOptions,
@@ -282,15 +283,19 @@ def _finish_mesh(command: Refine | Texture, progress: "Progress") -> "Work":
     mesh = files.load_mesh(command.mesh)
     if len(mesh.faces) == 0:
         raise InputError(f"{command.mesh}: has no triangles; export it again with its surface")
+    asked: Frame = "input" if command.output.frame == "auto" else command.output.frame  # auto: where the mesh is
     overlap = Scored.of(mesh, views).silhouette_iou
-    if overlap < _LEAST_IOU:
-        raise InputError(
-            f"{command.mesh}: does not lie where the views look (mean silhouette IoU {overlap:.2f}); place and scale it"
-            " in the cameras' world, with y up in the file"
-        )
+    if overlap < _LEAST_IOU:  # perhaps it is a result in the object's own frame
+        own_views, own = in_output_frame(views, "object")
+        if own.is_identity or Scored.of(mesh, own_views).silhouette_iou < _LEAST_IOU:
+            raise InputError(
+                f"{command.mesh}: does not lie where the views look (mean silhouette IoU {overlap:.2f}); place and"
+                " scale it in the cameras' world, with y up in the file"
+            )
+        mesh = own.restore_mesh(mesh)
+        asked = "object" if command.output.frame == "auto" else asked
     device = resolve_device(command.run.device)
-    asked = command.output.frame
-    views, frame = in_output_frame(views, "input" if asked == "auto" else asked)  # auto: where the mesh is
+    views, frame = in_output_frame(views, asked)
     mesh = frame.normalize_mesh(mesh)
     mesh, views = mesh.to(device), views.to(device)
     start = StartShape(mesh, surface_field(mesh))
