@@ -4,17 +4,23 @@ The curves were made on an x86-64 CPU with torch 2.13. Other processors round ot
 tolerance is ten times what was seen between one and two threads, and a hundredth of what a wrong sign changes.
 """
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
+from meshwright.curate import Batch, DrawnOnDemand, DrawOptions, Samples, ViewSetOptions
 from meshwright.mesh import Mesh
+from meshwright.model import InstantMesh
 from meshwright.raster import rasterize
+from meshwright.train import RECIPES, OptimizerOptions
+from meshwright.train.loop import make_optimizer
+from meshwright.train.training import make_objective, new_model
 from meshwright.train.validation import held_out_batches
 from meshwright.weights import save_model
 from test_training import losses, run_to_end, solid_mesh_model
-from training_scenes import MESHES, Source, stage1_config, stage2_config
+from training_scenes import MESHES, Source, one_batch, stage1_config, stage2_config
 
 OBJECTS = Path(__file__).parent.parent / "examples" / "train" / "objects"
 
@@ -76,3 +82,41 @@ def test_the_measures_of_broken_meshes_notice_them():
     far = mesh.vertices.clone()
     far[0] *= 10
     assert longest_edge(mesh.replace(vertices=far)) > 5 * longest_edge(mesh)
+
+
+def test_the_demo_model_makes_sound_meshes_and_goes_on_making_them_while_it_is_trained():
+    """Five steps at ten times the last rate of its training, on pictures of another object than it knows."""
+    recipe = RECIPES["tiny_stage2"]()
+    data = dataclasses.replace(recipe.data, inputs=2, targets=1, crop_px=48, render_px=(48, 48))
+    config = dataclasses.replace(recipe, data=data, start="demo", steps=5)
+    model, _ = new_model(config)
+    assert isinstance(model, InstantMesh)
+    optimizer = make_optimizer(OptimizerOptions(learning_rate=1e-4), model)
+    objective = make_objective(config)
+    known = draw_known_object()
+    assert_sound(model, known)
+    batch = one_batch(config)
+    for seed in range(5):
+        terms, _ = objective(model, batch, [seed])
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert_sound(model, known)
+    assert_sound(model, batch)
+
+
+def draw_known_object() -> Batch:
+    data = dataclasses.replace(RECIPES["tiny_stage2"]().data, targets=2, crop_px=64, render_px=(64, 64))
+    options = ViewSetOptions("random", 6, (4.0, 4.0), (-30.0, 75.0), (30.0, 30.0))
+    return Samples(DrawnOnDemand([OBJECTS / "knight.glb"], options, DrawOptions(160)), data)[0]
+
+
+def assert_sound(model: InstantMesh, batch: Batch) -> None:
+    with torch.no_grad():
+        (mesh,) = model.geometry(model.planes(batch.input_images, batch.input_cameras)).meshes
+    assert len(mesh.faces) > 500
+    assert open_edges(mesh) == 0
+    cell = model.config.grid_scale / model.config.grid_res
+    assert longest_edge(mesh) < 2 * 3**0.5 * cell * 1.1  # from one cube to the next, each moved a little
+    assert float(mesh.vertices.abs().max()) < model.config.grid_scale / 2 * 1.1
+    assert share_seen_from_behind(mesh, batch) < 0.01
