@@ -84,6 +84,7 @@ def test_the_measures_of_broken_meshes_notice_them():
     assert longest_edge(mesh.replace(vertices=far)) > 5 * longest_edge(mesh)
 
 
+@pytest.mark.slow
 def test_the_demo_model_makes_sound_meshes_and_goes_on_making_them_while_it_is_trained():
     """Five steps at ten times the last rate of its training, on pictures of another object than it knows."""
     recipe = RECIPES["tiny_stage2"]()
