@@ -1,6 +1,7 @@
 """Which start serves which shape: 60 objects, most of them with several parts or holes, in views never used.
 
     python -m benchmarks.eval_shapes OBJECTS --out FOLDER --half tuning --starts hull carve
+    python -m benchmarks.eval_shapes OBJECTS --out FOLDER --choices
     python -m benchmarks.eval_shapes --summary FOLDER
 
 OBJECTS is a folder of textured GLB files in folders by source; `shapes.txt` beside this file lists those that are
@@ -19,7 +20,8 @@ What `reconstruct` makes of that, from each start, is judged by
 ``--quick``: pictures of 320 px, colours at vertices, ten of the novel views at 256 px; for a fourth of the time.
 
 FOLDER gets a line of JSON for each object, rig, level and start (results.jsonl), the refined shapes and small pictures.
-What is there is not made again. ``--summary`` writes tables and contact sheets.
+What is there is not made again. ``--choices`` finds from the refined shapes which of hull and carve `refine_best`
+keeps (choices.jsonl): the start auto, without fitting both again. ``--summary`` writes tables and contact sheets.
 """
 
 import argparse
@@ -48,6 +50,11 @@ from meshwright.mesh_files import load_mesh
 from meshwright.options import ColorOptions, FitOptions, ShapeOptions
 from meshwright.raster import rasterize, render
 from meshwright.reconstruct import finish, start_shape
+from meshwright.shape.refine.fit import NEIGHBORS
+from meshwright.shape.refine.pyramid import Pictures
+from meshwright.shape.refine.scene import nearest_views
+from meshwright.shape.refine.stages import STAGES
+from meshwright.shape.refine.validation import prediction_error
 from meshwright.views import Views
 
 LIST = Path(__file__).with_name("shapes.txt")
@@ -140,6 +147,7 @@ def main() -> None:
     parser.add_argument("--level", choices=["fast", "full"], default="fast")
     parser.add_argument("--starts", nargs="+", default=["hull", "carve"])
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--choices", action="store_true", help="only find what would be kept of hull and carve")
     parser.add_argument("--summary", type=Path, metavar="FOLDER")
     options = parser.parse_args()
     if options.summary is not None:
@@ -152,9 +160,12 @@ def main() -> None:
         return
     if options.out is None:
         parser.error("say by --out where the results belong")
+    protocol = QUICK if options.quick else WHOLE
+    if options.choices:
+        find_choices(options.out, options.objects, protocol)
+        return
     for half in options.half:
         for name in objects_of(half)[: options.count]:
-            protocol = QUICK if options.quick else WHOLE
             evaluate_into(
                 options.out, options.objects, protocol, name, half, options.rig, options.level, options.starts
             )
@@ -321,6 +332,52 @@ def picture(mesh: Mesh) -> Image.Image:
     return Image.fromarray((pixels * 255).round().byte().numpy())
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The errors by which `refine_best` chooses, of the start from the hull and of the carved one."""
+
+    object: str
+    rig: str
+    level: str
+    errors: tuple[float, float]
+
+    @property
+    def kept(self) -> str:
+        return "hull" if self.errors[0] <= self.errors[1] else "carve"
+
+
+def find_choices(folder: Path, objects: Path, protocol: Protocol) -> None:
+    known = {(choice.object, choice.rig, choice.level) for choice in read_choices(folder)}
+    for hull, carve in pairs_of(read(folder)):
+        if (hull.object, hull.rig, hull.level) in known:
+            continue
+        views = render_scan_views(load_scan(objects / f"{hull.object}.glb"), RIGS[hull.rig], protocol.size_px)
+        views, frame = replace(views, depth_z=None).normalized()
+        pictures = Pictures.of(views, STAGES[hull.level][-1].largest_px, 0)
+        neighbors = nearest_views(views.cameras, NEIGHBORS)
+        errors = []
+        for record in (hull, carve):
+            saved = np.load(folder / "meshes" / f"{record.stem}.npz")
+            mesh = Mesh(torch.from_numpy(saved["vertices"]), torch.from_numpy(saved["faces"]))
+            errors.append(prediction_error(frame.normalize_mesh(mesh), views.cameras, pictures, neighbors))
+        choice = Choice(hull.object, hull.rig, hull.level, (errors[0], errors[1]))
+        with (folder / "choices.jsonl").open("a") as lines:
+            lines.write(json.dumps(asdict(choice)) + "\n")
+        print(f"{choice.object}: {errors[0]:.6f}, {errors[1]:.6f}: {choice.kept}", flush=True)
+
+
+def read_choices(folder: Path) -> list[Choice]:
+    path = folder / "choices.jsonl"
+    told = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [Choice(**{**one, "errors": tuple(one["errors"])}) for one in told]
+
+
+def pairs_of(records: list[Record]) -> list[tuple[Record, Record]]:
+    by_key = {record.key: record for record in records}
+    hulls = [record for record in records if record.start == "hull"]
+    return [(r, by_key[(*r.key[:3], "carve")]) for r in hulls if (*r.key[:3], "carve") in by_key]
+
+
 # ------------------------------------------------------------------------------- all of them
 
 
@@ -345,13 +402,48 @@ COLUMNS: dict[str, tuple[str, Callable[[Record], float]]] = {
 
 def summarize(folder: Path) -> None:
     records = read(folder)
+    records += chosen_records(records, read_choices(folder))
     parts = []
     for rig, level in sorted({(r.rig, r.level) for r in records}):
         chosen = [r for r in records if (r.rig, r.level) == (rig, level)]
-        parts.append(f"### {rig}, {level}\n\n{means(chosen)}\n\n{by_object(chosen)}")
+        parts.append(f"### {rig}, {level}\n\n{choosing(chosen)}\n\n{means(chosen)}\n\n{by_object(chosen)}")
         sheets(folder, chosen, f"{rig}-{level}")
     with atomic_path(folder / "summary.md") as temporary:
         temporary.write_text("\n\n".join(parts) + "\n")
+
+
+def chosen_records(records: list[Record], choices: list[Choice]) -> list[Record]:
+    """What auto gives: the result that is kept, at the cost of both."""
+    kept = {(choice.object, choice.rig, choice.level): choice.kept for choice in choices}
+    found = []
+    for hull, carve in pairs_of(records):
+        name = kept.get(hull.key[:3])
+        if name is not None:
+            best = hull if name == "hull" else carve
+            start_s, finish_s = hull.start_s + carve.start_s, hull.finish_s + carve.finish_s
+            found.append(replace(best, start="auto", kept=name, start_s=start_s, finish_s=finish_s))
+    return found
+
+
+def choosing(records: list[Record]) -> str:
+    """How often the better start is kept, and what is lost by that."""
+    by_key = {record.key: record for record in records}
+    lines = ["| half | objects | better kept | gain over the hull, dB | regret, dB | worst below the hull, dB |"]
+    lines.append("| --- " * 6 + "|")
+    for half in ("tuning", "reporting"):
+        group = [record for record in records if record.start == "auto" and record.half == half]
+        if not group:
+            continue
+        psnr_db = np.array([
+            [by_key[(*record.key[:3], start)].scores.psnr_db for start in ("hull", "carve", "auto")] for record in group
+        ])  # fmt: skip
+        best, gain = psnr_db[:, :2].max(1), psnr_db[:, 2] - psnr_db[:, 0]
+        right = int((psnr_db[:, 2] == best).sum())
+        lines.append(
+            f"| {half} | {len(group)} | {right} | {gain.mean():+.2f} | {(best - psnr_db[:, 2]).mean():.2f} |"
+            f" {max(0.0, -gain.min()):.2f} |"
+        )
+    return "\n".join(lines)
 
 
 def means(records: list[Record]) -> str:
@@ -402,7 +494,10 @@ def sheets(folder: Path, records: list[Record], name: str) -> None:
     for kind, names in (("best", ranked), ("worst", ranked[::-1]), ("changed", changed)):
         rows = []
         for each in names[:SHEET_ROWS]:
-            files = [each.replace("/", "-"), *(by_name[each][start].stem for start in starts)]
+            files = [
+                each.replace("/", "-"),
+                *(by_name[each][start].stem for start in ("hull", "carve") if start in starts),
+            ]
             tiles = [np.asarray(Image.open(folder / "pictures" / f"{file}.png").convert("RGB")) for file in files]
             rows.append(np.concatenate(tiles, axis=1))
         with atomic_path(folder / f"{kind}-{name}.jpg") as temporary:

@@ -31,7 +31,7 @@ _STEP = 0.01  # first step in the latent, of the mesh's size
 _STEP_FALL = 0.3  # of a stage's steps, from first to last
 _STAGE_FALL = 0.7  # of the steps, from stage to stage
 _VIEWS_A_STEP = 6
-_NEIGHBORS = 4  # nearest other views, with one of which each pixel is compared
+NEIGHBORS = 4  # nearest other views, with one of which each pixel is compared
 _RENEW = 10  # steps after which visibility and the weights of the views are found anew
 _VALIDATE = 25  # steps between validations, in the last stage
 _CLEARLY = 0.01  # rms error, in colours and coverage, by which a start must be better than what was fitted to be kept
@@ -174,7 +174,7 @@ class _Fit:
         self._stages = stages_for(level, views)
         self._vertices, self._faces = mesh.vertices, mesh.faces
         self._size = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm()) / 2
-        self._neighbors = nearest_views(views.cameras, _NEIGHBORS)
+        self._neighbors = nearest_views(views.cameras, NEIGHBORS)
         self._poses = PoseCorrections(views.cameras) if refine_cameras else None
         self._random = torch.Generator().manual_seed(seed)
         self._validated = Pictures.of(views, self._stages[-1].largest_px, seed)
