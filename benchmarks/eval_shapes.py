@@ -485,8 +485,10 @@ def sheets(folder: Path, records: list[Record], name: str) -> None:
     by_name: dict[str, dict[str, Record]] = {}
     for record in records:
         by_name.setdefault(record.object, {})[record.start] = record
-    starts = [s for s in ("hull", "carve", "auto") if all(s in each for each in by_name.values())]
-    if not starts:
+    every = {record.start for record in records}
+    by_name = {object_: each for object_, each in by_name.items() if set(each) == every}  # some may not be done yet
+    starts = [start for start in ("hull", "carve", "auto") if start in every]
+    if not by_name:
         return
     first, last = starts[0], starts[-1]
     ranked = sorted(by_name, key=lambda n: -by_name[n][last].scores.psnr_db)
