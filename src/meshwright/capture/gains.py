@@ -1,0 +1,87 @@
+"""Exposure and white balance of each picture, from points of the scene that several pictures show.
+
+A camera multiplies the light by a number for each channel. Where pictures show the same points, the logarithms of
+what they show differ by a number for each picture; these are found by robust least squares, with the points' own
+brightness eliminated. Saturated and nearly black pixels tell nothing. Highlights, which differ from place to place,
+are outliers to it.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, grid_sample
+
+_DARK, _BRIGHT = 0.06, 0.97  # sRGB: what is measured lies between
+_ROUNDS = 8
+_TOLERANCE = 0.1  # of the light: points that differ by so much count a quarter (Geman & McClure)
+_PRIOR = 1.0  # observations' worth of belief that a picture is exposed like the others
+_MOST = 3.0  # times brighter or darker; more is a failure
+
+
+def exposure_gains(
+    images: Float[Tensor, "views 3 height width"],
+    uv: Float[Tensor, "observations 2"],
+    view: Int[ndarray, " observations"],
+    point: Int[ndarray, " observations"],
+) -> Float[Tensor, "views 3"]:
+    """What each picture's linear light is to be multiplied with, so that all look exposed alike.
+
+    Observation k is that picture ``view[k]`` shows the point number ``point[k]`` at picture coordinates ``uv[k]``. The
+    geometric mean of the gains is 1. Where nothing tells, a gain is 1.
+    """
+    count = len(images)
+    soft = avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+    colors = torch.empty(len(uv), 3)
+    for i in range(count):
+        mine = torch.from_numpy(view == i)
+        at = (uv[mine] * 2 - 1).to(images)[None, None]
+        colors[mine] = grid_sample(soft[i : i + 1], at, align_corners=False, padding_mode="border")[0, :, 0].T
+    srgb = colors.numpy().astype(np.float64)
+    usable = ((srgb > _DARK) & (srgb < _BRIGHT)).all(axis=1)
+    if not usable.any():
+        return torch.ones(count, 3)
+    _, number = np.unique(point[usable], return_inverse=True)
+    light = np.log(to_linear(torch.from_numpy(srgb[usable]))).numpy()
+    logs = np.stack([_view_offsets(light[:, c], view[usable], number, count) for c in range(3)], axis=1)
+    logs -= logs.mean(axis=0)
+    return torch.from_numpy(np.exp(-logs).clip(1 / _MOST, _MOST)).float()
+
+
+def apply_gains(
+    images: Float[Tensor, "views 3 height width"], gains: Float[Tensor, "views 3"]
+) -> Float[Tensor, "views 3 height width"]:
+    """Pictures with their linear light multiplied; what was saturated stays so."""
+    return to_srgb(to_linear(images) * gains[:, :, None, None].to(images)).clamp(0, 1)
+
+
+def to_linear(srgb: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """sRGB to light (IEC 61966-2-1)."""
+    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb.clamp(min=0) + 0.055) / 1.055) ** 2.4)
+
+
+def to_srgb(light: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """Light to sRGB (IEC 61966-2-1)."""
+    return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.clamp(min=1e-9) ** (1 / 2.4) - 0.055)
+
+
+def _view_offsets(
+    values: Float[ndarray, " seen"], view: Int[ndarray, " seen"], point: Int[ndarray, " seen"], count: int
+) -> Float[ndarray, "{count}"]:
+    """Offsets of the views in values = offset[view] + height[point], by reweighted least squares."""
+    points = int(point.max()) + 1
+    weight = np.ones(len(values))
+    offsets = np.zeros(count)
+    for _ in range(_ROUNDS):
+        total = np.bincount(point, weight, points).clip(min=1e-12)
+        shared = np.zeros((count, points))
+        np.add.at(shared, (view, point), weight)
+        normal = np.diag(np.bincount(view, weight, count) + _PRIOR) - (shared / total) @ shared.T
+        mean = np.bincount(point, weight * values, points) / total
+        right = np.bincount(view, weight * (values - mean[point]), count)
+        offsets = np.linalg.solve(normal, right)
+        height = np.bincount(point, weight * (values - offsets[view]), points) / total
+        residual = values - offsets[view] - height[point]
+        weight = (1 + (residual / _TOLERANCE) ** 2) ** -2
+    return offsets

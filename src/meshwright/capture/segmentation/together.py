@@ -1,0 +1,420 @@
+"""One object in pictures from known cameras, cut out of any background: all pictures together, with no download.
+
+After Campbell, Vogiatzis, Hernandez & Cipolla, "Automatic 3D object segmentation in multiple views using volumetric
+graph-cuts" (2010): the object is what all cameras look at; colour models of it and of each picture's background and
+the shape that the pictures agree on are found in turn. What is added here is the table: its picture from above says
+of most background what colour it has to have (`table`), with shadows and all, so that nothing need be known of the
+object at first.
+
+1. The volume that most cameras see, above the table. Voxels of it that no picture explains as table are a first shape.
+2. Colour models from inside and outside of the shape's silhouettes; what each says of each pixel, what the table says,
+   and the silhouettes are the costs of a cut (`cut`) in each picture.
+3. Voxels that nearly all cuts call object are the next shape. Again from 2.
+4. At last a cut in full resolution around the shape's outline.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from scipy import ndimage
+from torch import Tensor
+from torch.nn.functional import grid_sample, interpolate
+
+from meshwright.cameras import Cameras
+from meshwright.capture.segmentation.colors import ColorModel
+from meshwright.capture.segmentation.cut import contrast_weight, smallest_cut
+from meshwright.capture.segmentation.table import TablePicture, table_explains
+from meshwright.errors import InputError
+from meshwright.progress import Progress, silent
+
+_WORK_PX = 320  # longer side of the pictures in all rounds but the last
+_ROUNDS = 4
+_VOXELS = 72  # along the longest side of the volume
+_REACH = 2.4  # units around where the cameras look: 4 units away they cannot look at more
+_SEEN_BY = 0.75  # share of the views that must see a voxel
+_TABLE_GAP = 0.02  # units above the table where the volume begins
+_LEAST_PROOF = 0.25  # share of the views in which a voxel of the first shape hides the table's colour
+_CLEAR_PX = 3  # at work resolution: so near the shape's silhouettes nothing is taken for the table
+_DISSENT = 0.12  # share of the views that may call a voxel background
+_EXPLAINED, _CONTRADICTED = 0.03, 0.12  # sRGB: differences from the table's colour that are none, and that are one
+_TABLE_SIGMA = 0.03  # sRGB: of colours around the table's own
+_TABLE_TRUST = 0.9  # that a pixel of the table where its colour is known has that colour
+_MOST_LOG_ODDS = 5.0
+_OBJECT_PARTS, _BACKGROUND_PARTS = 8, 6
+_NEAR_PX = 24  # at work resolution: background so near the object counts as much as all the rest
+_EDGE_COST, _LEAST_EDGE = 3.0, 0.08
+_INSIDE, _OUTSIDE = 1.5, 4.0  # log odds that the shape's silhouette adds, well inside and well outside
+_BAND_PX = 3.0  # around the silhouette's outline in which they fade
+_MARGIN = 0.12  # of the shape's sides, left around it for the next grid
+_DISAGREE = 0.8  # IoU of a cut and the shape's silhouette below which a view is reported
+_SOFT_PX = 0.6  # of the last alpha's edge
+
+
+@dataclass(frozen=True, eq=False)
+class Segmented:
+    """``alpha``: the object's coverage. ``agreement``: IoU of each view's cut with the silhouette of the common shape."""
+
+    alpha: Float[Tensor, "views 1 height width"]
+    agreement: Float[Tensor, " views"]
+
+    @property
+    def disagreeing(self) -> list[int]:
+        return [i for i, iou in enumerate(self.agreement.tolist()) if iou < _DISAGREE]
+
+
+def segment_together(
+    images: Float[Tensor, "views 3 height width"],
+    cameras: Cameras,
+    seen: Float[Tensor, "views 1 height width"],
+    table_z: float | None,
+    *,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Segmented:
+    """Find the one object that all cameras look at, in a world as `level_world` makes it.
+
+    ``images``: exposed alike. ``seen``: 1 on the picture, 0 on the canvas around it. ``table_z``: height of the plane on
+    which the object stands; None if there is none.
+
+    Raises:
+        InputError: the cameras look at no common place, or nothing in it differs from its surroundings.
+    """
+    rng = np.random.default_rng(seed)
+    scale = min(1.0, _WORK_PX / max(images.shape[2:]))
+    size = [max(16, round(side * scale)) for side in images.shape[2:]]
+    small = interpolate(images, size=size, mode="area")
+    small_seen = interpolate(seen, size=size, mode="area") > 0.99
+    grid = _common_volume(cameras, table_z)
+    center, half = grid.footprint()
+
+    def table(outlines: list[Bool[ndarray, "height width"]] | None = None) -> TablePicture | None:
+        if table_z is None:
+            return None
+        free = small_seen.float()
+        if outlines is not None:
+            free = free * torch.from_numpy(np.stack([~_grown(outline, _CLEAR_PX) for outline in outlines]))[:, None]
+        return TablePicture.of(small, cameras, free, table_z, center, half)
+
+    work = _Pictures(small, cameras, small_seen[:, 0].numpy(), table())
+    progress("object", 0.1)
+    shape = _first_shape(work, grid)
+    cuts: list[Bool[ndarray, "height width"]] = []
+    for round_ in range(_ROUNDS):
+        progress("object", 0.2 + 0.5 * round_ / _ROUNDS)
+        outlines = [shape.silhouette(work, i) for i in range(len(work))]
+        work = _Pictures(small, cameras, work.seen, table(outlines))
+        models = _Models.fit(work, outlines, rng)
+        cuts = [work.cut(i, models, outlines[i]) for i in range(len(work))]
+        shape = shape.refitted(cameras).voted(work, cuts)
+    progress("object", 0.7)
+    outlines = [shape.silhouette(work, i) for i in range(len(work))]
+    models = _Models.fit(work, [cut & out for cut, out in zip(cuts, outlines, strict=True)], rng)
+    agreement = torch.tensor([_iou(cut, outline) for cut, outline in zip(cuts, outlines, strict=True)])
+    full = _Pictures(images, cameras, (seen[:, 0] > 0.99).numpy(), table(outlines))
+    alpha = torch.zeros(len(images), 1, *images.shape[2:])
+    for i in range(len(images)):
+        progress("object", 0.7 + 0.3 * i / len(images))
+        alpha[i, 0] = torch.from_numpy(full.last_cut(i, models, outlines[i]))
+    progress("object", 1.0)
+    return Segmented(alpha, agreement)
+
+
+@dataclass(frozen=True, eq=False)
+class _Shape:
+    """Voxels: ``inside[x, y, z]`` is the cube of side ``cell`` whose lower corner is ``low + cell * (x, y, z)``."""
+
+    inside: Bool[Tensor, "nx ny nz"]
+    low: Float[Tensor, "3"]
+    cell: float
+
+    def centers(self) -> Float[Tensor, "voxels 3"]:
+        axes = [self.low[k] + self.cell * (torch.arange(n) + 0.5) for k, n in enumerate(self.inside.shape)]
+        return torch.cartesian_prod(*axes)
+
+    def footprint(self) -> tuple[tuple[float, float], float]:
+        """Middle and half side, with room around it, of the square below."""
+        where = self.inside.any(dim=2).nonzero()
+        low = self.low[:2] + self.cell * where.amin(dim=0)
+        high = self.low[:2] + self.cell * (where.amax(dim=0) + 1)
+        x, y = ((low + high) / 2).tolist()
+        return (x, y), float((high - low).max()) / 2 * 1.1
+
+    def silhouette(self, pictures: "_Pictures", view: int) -> Bool[ndarray, "height width"]:
+        """Where a picture shows voxels."""
+        height, width = pictures.size
+        points = self.centers()[self.inside.flatten()]
+        uv, depth_z = pictures.cameras[[view]].project(points)
+        column, row = (uv[0, :, 0] * width).long(), (uv[0, :, 1] * height).long()
+        ahead = (depth_z[0] > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        mask = np.zeros((height, width), bool)
+        mask[row[ahead].numpy(), column[ahead].numpy()] = True
+        if not mask.any():
+            return mask
+        focal_px = float(pictures.cameras.intrinsics[view, 1]) * height
+        # Centres lie up to half a diagonal inside the voxels' outline.
+        reach_px = self.cell * focal_px / float(depth_z[0][ahead].median())
+        near = ndimage.distance_transform_edt(~mask) <= 0.75 * reach_px + 0.5
+        return ndimage.binary_erosion(near, iterations=max(1, round(0.4 * reach_px)), border_value=1) | mask
+
+    def refitted(self, cameras: Cameras) -> "_Shape":
+        """The same on a grid that fits it."""
+        where = self.inside.nonzero()
+        low = self.low + self.cell * where.amin(dim=0)
+        high = self.low + self.cell * (where.amax(dim=0) + 1)
+        room = max(_MARGIN * float((high - low).max()), self.cell)
+        floor = self.low[2]
+        low, high = low - room, high + room
+        low[2] = torch.maximum(low[2], floor)
+        cell = float((high - low).max()) / _VOXELS
+        sides = ((high - low) / cell).ceil().long().clamp(min=1).tolist()
+        return _Shape(torch.ones(*sides, dtype=torch.bool), low, cell)
+
+    def voted(self, pictures: "_Pictures", cuts: list[Bool[ndarray, "height width"]]) -> "_Shape":
+        """The voxels that nearly all views call object."""
+        votes = torch.from_numpy(np.stack(cuts)).float()[:, None]
+        return self._where(pictures, 2 * votes - 1, 1.0)
+
+    def _where(self, pictures: "_Pictures", values: Float[Tensor, "views 1 height width"], unseen: float, proof: float = 0.0) -> "_Shape":
+        """Voxels on which all but a few of the views that see them have a value above 0; the largest piece of them.
+
+        With ``proof`` some of the views must have a value above that.
+        """
+        points = self.centers()
+        uv, depth_z = pictures.cameras.project(points)
+        visible = (depth_z > 0) & (uv > 0).all(dim=2) & (uv < 1).all(dim=2)
+        sampled = grid_sample(values, (uv * 2 - 1)[:, :, None], align_corners=False, padding_mode="border")[:, 0, :, 0]
+        sampled = torch.where(visible, sampled, unseen)
+        kth = 1 + int(_DISSENT * len(values))
+        score = sampled.kthvalue(kth, dim=0).values
+        proven = (sampled > proof).float().mean(dim=0) >= (_LEAST_PROOF if proof else 0)
+        inside = ((score > 0) & proven).view(self.inside.shape) & self.inside
+        return _Shape(torch.from_numpy(_main_piece(inside.numpy())), self.low, self.cell)
+
+
+def _main_piece(inside: Bool[ndarray, "nx ny nz"]) -> Bool[ndarray, "nx ny nz"]:
+    """The largest connected piece, with others as large as a tenth of it: parts of an object may seem to stand apart."""
+    pieces, count = ndimage.label(inside)
+    if count == 0:
+        raise InputError(
+            "no object stands out in the place that all cameras look at; give `masks`, pictures with alpha,"
+            " or photograph it before another background"
+        )
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return sizes[pieces] >= 0.1 * sizes.max()
+
+
+def _common_volume(cameras: Cameras, table_z: float | None) -> _Shape:
+    """The voxels above the table that most cameras see, around where they look."""
+    cell = 2 * _REACH / _VOXELS
+    low = torch.tensor([-_REACH, -_REACH, -_REACH])
+    if table_z is not None:
+        low[2] = max(-_REACH, table_z + _TABLE_GAP)
+    layers = max(1, int((_REACH - float(low[2])) / cell))
+    shape = _Shape(torch.ones(_VOXELS, _VOXELS, layers, dtype=torch.bool), low, cell)
+    points = shape.centers()
+    uv, depth_z = cameras.project(points)
+    visible = (depth_z > 0) & (uv > 0).all(dim=2) & (uv < 1).all(dim=2)
+    inside = (visible.float().mean(dim=0) >= _SEEN_BY).view(shape.inside.shape)
+    if not bool(inside.any()):
+        raise InputError("the cameras do not look at one place together; check them, or leave pictures of other things out")
+    return _Shape(inside, low, cell)
+
+
+@dataclass(frozen=True, eq=False)
+class _Models:
+    object: ColorModel
+    backgrounds: list[ColorModel]
+
+    @classmethod
+    def fit(
+        cls, pictures: "_Pictures", outlines: list[Bool[ndarray, "height width"]], rng: np.random.Generator
+    ) -> "_Models":
+        inner, backgrounds = [], []
+        for i, outline in enumerate(outlines):
+            colors = pictures.colors(i)
+            core = ndimage.binary_erosion(outline, iterations=2)
+            # Where the table explains a pixel inside the first, rough outlines, it is no colour of the object.
+            core &= ~pictures.is_table(i)
+            inner.append(colors[core])
+            outside = ~ndimage.binary_dilation(outline, iterations=3) & pictures.seen[i]
+            near = outside & (ndimage.distance_transform_edt(~outline) < _NEAR_PX)
+            far = colors[outside]
+            if len(far) == 0:
+                far = colors[~outline]
+            if len(far) == 0:
+                far = colors.reshape(-1, 3)
+            close = colors[near]
+            if len(close):
+                far = np.concatenate([far, close[rng.integers(len(close), size=len(far))]])
+            backgrounds.append(ColorModel.fit(far, _BACKGROUND_PARTS, rng))
+        total = np.concatenate(inner)
+        if len(total) == 0:
+            raise InputError("the object cannot be told from its surroundings; give `masks` or pictures with alpha")
+        return cls(ColorModel.fit(total, _OBJECT_PARTS, rng), backgrounds)
+
+
+class _Pictures:
+    """Pictures of one size with what the table says of each pixel."""
+
+    def __init__(
+        self,
+        images: Float[Tensor, "views 3 height width"],
+        cameras: Cameras,
+        seen: Bool[ndarray, "views height width"],
+        table: TablePicture | None,
+    ) -> None:
+        self.images, self.cameras, self.seen, self._table = images, cameras, seen, table
+        self.size: tuple[int, int] = (images.shape[2], images.shape[3])
+        self._differences: dict[int, tuple[ndarray, ndarray]] = {}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def colors(self, view: int) -> Float[ndarray, "height width 3"]:
+        return self.images[view].permute(1, 2, 0).numpy()
+
+    def table_difference(
+        self, view: int
+    ) -> tuple[Float[ndarray, "height width"], Bool[ndarray, "height width"]]:
+        """How far from the table's colour, and where that is known."""
+        if self._table is None:
+            return np.ones(self.size, np.float32), np.zeros(self.size, bool)
+        if view not in self._differences:
+            difference, agreeing = self._table.difference(self.images[view], self.cameras[[view]])
+            self._differences[view] = difference.numpy(), table_explains(agreeing.numpy())
+        return self._differences[view]
+
+    def is_table(self, view: int) -> Bool[ndarray, "height width"]:
+        difference, known = self.table_difference(view)
+        return known & (ndimage.uniform_filter(difference, 3) < _EXPLAINED)
+
+    def log_odds(self, view: int, models: _Models) -> Float[ndarray, "height width"]:
+        """Of being object, from colours and table, clipped."""
+        colors = self.colors(view)
+        of_object = models.object.log_density(colors)
+        of_background = models.backgrounds[view].log_density(colors)
+        difference, known = self.table_difference(view)
+        of_table = -0.5 * (difference / _TABLE_SIGMA) ** 2 - 3 * np.log(_TABLE_SIGMA) - 1.5 * np.log(2 * np.pi)
+        both = np.logaddexp(np.log(_TABLE_TRUST) + of_table, np.log(1 - _TABLE_TRUST) + of_background)
+        odds = of_object - np.where(known, both, of_background)
+        return odds.clip(-_MOST_LOG_ODDS, _MOST_LOG_ODDS).astype(np.float32)
+
+    def cut(
+        self, view: int, models: _Models, outline: Bool[ndarray, "height width"]
+    ) -> Bool[ndarray, "height width"]:
+        if not outline.any():
+            return outline
+        cut = np.zeros(self.size, bool)
+        place = _around(outline, 0.25, 12)
+        cut[place] = self._cut_inside(view, models, outline[place], place, 1.0)
+        return cut
+
+    def _cut_inside(
+        self,
+        view: int,
+        models: _Models,
+        outline: Bool[ndarray, "height width"],
+        place: tuple[slice, slice],
+        scale: float,
+    ) -> Bool[ndarray, "height width"]:
+        """``scale``: pixels a pixel of the work resolution."""
+        crop = self.cropped(view, place)
+        cost = -crop.log_odds(0, _Models(models.object, [models.backgrounds[view]]))
+        cost -= _of_silhouette(outline, _BAND_PX * scale)
+        cost[~crop.seen[0]] = _MOST_LOG_ODDS
+        edges = contrast_weight(crop.colors(0), _EDGE_COST * scale, _LEAST_EDGE)
+        return smallest_cut(cost, edges, outline) > 0.5
+
+    def last_cut(
+        self, view: int, models: _Models, outline: Bool[ndarray, "small_height small_width"]
+    ) -> Float[ndarray, "height width"]:
+        """Coverage, from a cut around an outline that was found in a smaller picture."""
+        alpha = np.zeros(self.size, np.float32)
+        if not outline.any():
+            return alpha
+        ratio = self.size[0] / outline.shape[0]
+        fine = interpolate(
+            torch.from_numpy(outline).float()[None, None], size=self.size, mode="bilinear", align_corners=False
+        )
+        large = fine[0, 0].numpy() > 0.5
+        place = _around(large, 0.1, round(8 * ratio))
+        mask = self._cut_inside(view, models, large[place], place, ratio)
+        mask = _without_specks(ndimage.binary_fill_holes(mask) if _holes_are_small(mask) else mask)
+        alpha[place] = ndimage.gaussian_filter(mask.astype(np.float32), _SOFT_PX)
+        return alpha
+
+    def cropped(self, view: int, place: tuple[slice, slice]) -> "_Pictures":
+        height, width = self.size
+        rows, columns = place
+        camera = self.cameras[[view]].cropped(
+            columns.start / width,
+            rows.start / height,
+            (columns.stop - columns.start) / width,
+            (rows.stop - rows.start) / height,
+        )
+        return _Pictures(self.images[view : view + 1, :, rows, columns], camera, self.seen[view : view + 1, rows, columns], self._table)
+
+
+def _first_shape(pictures: _Pictures, volume: _Shape) -> _Shape:
+    """Voxels of the volume that no view explains as table; without a table those around where all look."""
+    values, any_known = [], False
+    for i in range(len(pictures)):
+        difference, known = pictures.table_difference(i)
+        smooth = ndimage.uniform_filter(difference, 3)
+        value = (smooth - _EXPLAINED) / (_CONTRADICTED - _EXPLAINED) - 0.3
+        value = np.where(known, value.clip(-1, 1), 0.2)
+        any_known |= bool(known.any())
+        values.append(ndimage.median_filter(value, 5))
+    if not any_known:
+        points = volume.centers()
+        radius = 0.4 * float(points[volume.inside.flatten()].norm(dim=1).max())
+        near = (points.norm(dim=1) < radius).view(volume.inside.shape) & volume.inside
+        return _Shape(near if bool(near.any()) else volume.inside, volume.low, volume.cell)
+    stacked = torch.from_numpy(np.stack(values)).float()[:, None]
+    return volume._where(pictures, stacked, 0.2, proof=0.25)
+
+
+def _grown(mask: Bool[ndarray, "height width"], reach_px: float) -> Bool[ndarray, "height width"]:
+    return ndimage.distance_transform_edt(~mask) <= reach_px
+
+
+def _of_silhouette(outline: Bool[ndarray, "height width"], band_px: float) -> Float[ndarray, "height width"]:
+    """Log odds by the distance from the common shape's outline."""
+    inside_px = ndimage.distance_transform_edt(outline)
+    outside_px = ndimage.distance_transform_edt(~outline)
+    inside = (inside_px / band_px - 0.5).clip(0, 1)
+    outside = (outside_px / band_px - 0.5).clip(0, 1)
+    return (_INSIDE * inside - _OUTSIDE * outside).astype(np.float32)
+
+
+def _around(mask: Bool[ndarray, "height width"], share: float, least_px: int) -> tuple[slice, slice]:
+    """The mask's box with room around it."""
+    slices = []
+    for axis, size in enumerate(mask.shape):
+        used = np.flatnonzero(mask.any(axis=1 - axis))
+        room = max(least_px, round(share * (used[-1] - used[0] + 1)))
+        slices.append(slice(max(0, used[0] - room), min(size, used[-1] + 1 + room)))
+    return slices[0], slices[1]
+
+
+def _holes_are_small(mask: Bool[ndarray, "height width"]) -> bool:
+    holes = ndimage.binary_fill_holes(mask) & ~mask
+    return bool(holes.sum() < 0.01 * max(mask.sum(), 1))
+
+
+def _without_specks(mask: Bool[ndarray, "height width"]) -> Bool[ndarray, "height width"]:
+    pieces, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return sizes[pieces] >= 0.02 * sizes.max()
+
+
+def _iou(a: Bool[ndarray, "height width"], b: Bool[ndarray, "height width"]) -> float:
+    union = (a | b).sum()
+    return float((a & b).sum() / union) if union else 1.0

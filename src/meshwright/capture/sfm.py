@@ -1,0 +1,329 @@
+"""Structure from motion: where pictures of one scene were taken from, found in the pictures alone, by COLMAP.
+
+Features (SIFT) of all pictures are matched in pairs, and two mappers of COLMAP put cameras and points together: the
+incremental one (Schönberger & Frahm 2016) and, where that leaves pictures out, the global one (GLOMAP, Pan et al.
+2024); what places more pictures is taken. COLMAP sees copies of the pictures that were decoded here, never the files.
+
+The extra ``sfm`` (pycolmap) is imported when it is needed.
+"""
+
+import contextlib
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from PIL import Image
+
+from meshwright.capture.lens import Brown, Lens
+from meshwright.errors import InputError
+from meshwright.images import Picture
+from meshwright.progress import Progress, silent
+
+_EXHAUSTIVE = 80  # pictures, up to which all pairs are matched
+_OVERLAP = 10  # of more pictures, in their order, each is matched with so many next ones and 2^k further on
+_KEY_PICTURES = 40  # of more pictures, so many, evenly chosen, are matched each with each, so that a turn closes
+_FOCAL_GUESS = 1.2  # of the longer side, where EXIF does not tell
+_RADIAL_TERMS_FROM = 8  # pictures of one lens that tell two radial terms apart
+_LEAST_MATCHES = 15  # of a verified pair, as COLMAP counts
+_LEAST_REGISTERED, _LEAST_SHARE = 3, 0.6
+_FEW_FEATURES = 200  # in a picture: blurred, or nothing to see
+_CV_TO_GL = np.diag([1.0, -1.0, -1.0, 1.0])
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A decoded, upright picture. ``focal_35mm``: of EXIF, in millimetres on 36 mm x 24 mm film; None if unknown.
+
+    Pictures with equal ``device``, focal length and size are taken for pictures through one lens.
+    """
+
+    pixels: Picture
+    name: str
+    focal_35mm: float | None = None
+    device: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class SparsePoints:
+    """Points of the scene, and where which view shows them: ``px`` in its picture as it is, distorted."""
+
+    positions: Float[ndarray, "points 3"]
+    point: Int[ndarray, " observations"]
+    view: Int[ndarray, " observations"]
+    px: Float[ndarray, "observations 2"]
+
+    def moved(self, T: Float[ndarray, "4 4"]) -> "SparsePoints":
+        """In another world, by a similarity."""
+        return SparsePoints(self.positions @ T[:3, :3].T + T[:3, 3], self.point, self.view, self.px)
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """Cameras of the pictures that could be placed: ``views[i]`` is the number of the picture.
+
+    ``T_world_camera`` are OpenGL camera to world in COLMAP's world, which has no scale and no up.
+    """
+
+    views: tuple[int, ...]
+    T_world_camera: Float[ndarray, "views 4 4"]
+    lenses: tuple[Lens, ...]
+    points: SparsePoints
+    error_px: float
+    mapper: str
+    left_out: tuple[str, ...] = ()
+    """For each picture that is not placed one sentence: which, and why."""
+
+
+def require_pycolmap() -> Any:
+    """The module pycolmap.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import pycolmap
+    except ImportError:
+        raise InputError(
+            "pictures without cameras need structure from motion; pip install 'meshwright[sfm]', or give the cameras"
+        ) from None
+    return pycolmap
+
+
+def solve_cameras(
+    photos: Sequence[Photo], *, ordered: bool = False, seed: int = 0, progress: Progress = silent
+) -> Solved:
+    """Find where the pictures were taken from.
+
+    ``ordered``: each picture was taken near the one before, as frames of a film are. In tests ``seed`` makes runs on
+    one machine alike.
+
+    Raises:
+        InputError: fewer than three or less than 60 % of the pictures can be placed; says which, why and what to do.
+            Or pycolmap is missing.
+    """
+    pycolmap = require_pycolmap()
+    if len(photos) < _LEAST_REGISTERED:
+        raise InputError(f"{len(photos)} pictures tell no shape; photograph the object from at least 20 places")
+    with _quiet(pycolmap), tempfile.TemporaryDirectory(prefix="meshwright-sfm-") as scratch:
+        folder = Path(scratch)
+        names = _write_copies(photos, folder / "images")
+        database = folder / "database.db"
+        pycolmap.set_random_seed(seed)
+        progress("features", 0.0)
+        _extract(pycolmap, photos, names, database, folder / "images")
+        progress("features", 1.0)
+        _match(pycolmap, names, database, folder, ordered, seed, progress)
+        best, mapper = _map(pycolmap, names, database, folder, seed, progress)
+        order = {name: number for number, name in enumerate(names)}
+        placed = sorted(order[image.name] for image in best.images.values() if image.has_pose) if best else []
+        reasons = _why_left_out(pycolmap, photos, names, database, set(placed))
+        if best is None or len(placed) < _LEAST_REGISTERED or len(placed) < _LEAST_SHARE * len(photos):
+            raise InputError(_too_few(len(placed), len(photos), reasons))
+        return _solved(best, mapper, names, reasons)
+
+
+@contextlib.contextmanager
+def _quiet(pycolmap: Any) -> Iterator[None]:
+    """COLMAP logs every step to stderr; only its own faults are wanted."""
+    level = pycolmap.logging.minloglevel
+    pycolmap.logging.minloglevel = pycolmap.logging.Level.FATAL.value
+    try:
+        yield
+    finally:
+        pycolmap.logging.minloglevel = level
+
+
+def _write_copies(photos: Sequence[Photo], folder: Path) -> list[str]:
+    """Lossless copies, one folder for each lens; their names in the order of the photos."""
+    groups: dict[tuple[object, ...], int] = {}
+    names = []
+    for number, photo in enumerate(photos):
+        lens = (photo.device, photo.focal_35mm, *photo.pixels.shape[1:])
+        name = f"lens{groups.setdefault(lens, len(groups)):04d}/{number:05d}.png"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = photo.pixels[:3].permute(1, 2, 0).contiguous().numpy()
+        Image.fromarray(pixels).save(folder / name, compress_level=1)
+        names.append(name)
+    return names
+
+
+def _extract(pycolmap: Any, photos: Sequence[Photo], names: list[str], database: Path, folder: Path) -> None:
+    sizes: dict[str, int] = {}
+    for name in names:
+        sizes[name.split("/")[0]] = sizes.get(name.split("/")[0], 0) + 1
+    reader = pycolmap.ImageReaderOptions()
+    reader.camera_model = "RADIAL" if max(sizes.values()) >= _RADIAL_TERMS_FROM else "SIMPLE_RADIAL"
+    pycolmap.extract_features(
+        database, folder, names, camera_mode=pycolmap.CameraMode.PER_FOLDER, reader_options=reader
+    )
+    with _opened(pycolmap, database) as db:
+        done = set()
+        for photo, name in zip(photos, names, strict=True):
+            camera_id = db.read_image_with_name(name).camera_id
+            if camera_id in done:
+                continue
+            done.add(camera_id)
+            camera = db.read_camera(camera_id)
+            known = photo.focal_35mm is not None
+            params = np.array(camera.params)
+            params[0] = _focal_px(photo)
+            camera.params = params
+            camera.has_prior_focal_length = known
+            db.update_camera(camera)
+
+
+def _focal_px(photo: Photo) -> float:
+    height, width = photo.pixels.shape[1:]
+    if photo.focal_35mm is None:
+        return _FOCAL_GUESS * max(height, width)
+    # "35 mm equivalent" compares diagonals: phones' pictures are 4:3 and film was 3:2.
+    return photo.focal_35mm / math.hypot(36, 24) * math.hypot(height, width)
+
+
+def _match(
+    pycolmap: Any, names: list[str], database: Path, folder: Path, ordered: bool, seed: int, progress: Progress
+) -> None:
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = seed
+    progress("matching", 0.0)
+    if len(names) <= _EXHAUSTIVE:
+        pycolmap.match_exhaustive(database, verification_options=verification)
+    else:
+        pairing = pycolmap.ImportedPairingOptions()
+        pairing.match_list_path = folder / "pairs.txt"
+        pairs = _pairs(len(names), ordered)
+        pairing.match_list_path.write_text("".join(f"{names[i]} {names[j]}\n" for i, j in pairs))
+        pycolmap.match_image_pairs(database, pairing_options=pairing, verification_options=verification)
+    progress("matching", 1.0)
+
+
+def _pairs(count: int, ordered: bool) -> list[tuple[int, int]]:
+    """Which of many pictures to match: near ones in their order, and all pairs of an even selection."""
+    overlap = _OVERLAP if ordered else 2 * _OVERLAP
+    steps = sorted({*range(1, overlap + 1), *(2**k for k in range(count.bit_length()))})
+    chosen = [i * count // _KEY_PICTURES for i in range(_KEY_PICTURES)]
+    near = {(i, i + step) for i in range(count) for step in steps if i + step < count}
+    return sorted(near | {(i, j) for i in chosen for j in chosen if i < j})
+
+
+def _map(
+    pycolmap: Any, names: list[str], database: Path, folder: Path, seed: int, progress: Progress
+) -> tuple[Any, str]:
+    """The reconstruction that places the most pictures, and which mapper made it; (None, "") if there is none."""
+    progress("mapping", 0.0)
+    options = pycolmap.IncrementalPipelineOptions()
+    options.random_seed = seed
+    options.min_model_size = _LEAST_REGISTERED
+    options.extract_colors = False
+    candidates = []
+    models: dict[int, Any] = {}
+    for least_angle_deg in (16.0, 6.0):  # the second for captures without a pair that stands wide apart
+        options.mapper.init_min_tri_angle = least_angle_deg
+        (folder / f"sparse{least_angle_deg:g}").mkdir()
+        models = pycolmap.incremental_mapping(database, folder / "images", folder / f"sparse{least_angle_deg:g}", options)
+        candidates += [(model.num_reg_images(), 1, model, "incremental") for model in models.values()]
+        if candidates:
+            break
+    progress("mapping", 0.6)
+    if max((count for count, *_ in candidates), default=0) < len(names):
+        (folder / "global").mkdir()
+        options = pycolmap.GlobalPipelineOptions()
+        options.random_seed = seed
+        # GLOMAP takes focal lengths for known; where EXIF does not tell, they come from the pairs first.
+        with contextlib.suppress(RuntimeError, ValueError):
+            pycolmap.calibrate_view_graph(database)
+            models = pycolmap.global_mapping(database, folder / "images", folder / "global", options)
+            candidates += [(model.num_reg_images(), 0, model, "global") for model in models.values()]
+    progress("mapping", 1.0)
+    if not candidates:
+        return None, ""
+    _, _, best, mapper = max(candidates, key=lambda candidate: candidate[:2])
+    return best, mapper
+
+
+def _solved(model: Any, mapper: str, names: list[str], reasons: tuple[str, ...]) -> Solved:
+    order = {name: number for number, name in enumerate(names)}
+    images = sorted((image for image in model.images.values() if image.has_pose), key=lambda image: order[image.name])
+    poses, lenses, view_of = [], [], {}
+    for view, image in enumerate(images):
+        T_camera_world = np.vstack([image.cam_from_world().matrix(), [0.0, 0.0, 0.0, 1.0]])
+        poses.append(np.linalg.inv(T_camera_world) @ _CV_TO_GL)
+        camera = model.cameras[image.camera_id]
+        f, cx, cy, *radial = camera.params
+        lenses.append(Lens(camera.width, camera.height, f, f, cx, cy, Brown(tuple(float(k) for k in radial))))
+        view_of[image.image_id] = view
+    positions, point, view_numbers, px = [], [], [], []
+    for number, found in enumerate(model.points3D.values()):
+        positions.append(found.xyz)
+        for element in found.track.elements:
+            point.append(number)
+            view_numbers.append(view_of[element.image_id])
+            px.append(model.images[element.image_id].points2D[element.point2D_idx].xy)
+    points = SparsePoints(
+        np.array(positions).reshape(-1, 3),
+        np.array(point, dtype=np.int64),
+        np.array(view_numbers, dtype=np.int64),
+        np.array(px).reshape(-1, 2),
+    )
+    error_px = float(model.compute_mean_reprojection_error())
+    return Solved(
+        tuple(order[image.name] for image in images), np.stack(poses), tuple(lenses), points, error_px, mapper, reasons
+    )
+
+
+def _why_left_out(
+    pycolmap: Any, photos: Sequence[Photo], names: list[str], database: Path, placed: set[int]
+) -> tuple[str, ...]:
+    reasons = []
+    with _opened(pycolmap, database) as db:
+        ids = [db.read_image_with_name(name).image_id for name in names]
+        for number, (photo, image_id) in enumerate(zip(photos, ids, strict=True)):
+            if number in placed:
+                continue
+            features = db.num_keypoints_for_image(image_id)
+            partners = [
+                other
+                for other, other_id in enumerate(ids)
+                if other != number
+                and db.exists_two_view_geometry(image_id, other_id)
+                and len(db.read_two_view_geometry(image_id, other_id).inlier_matches) >= _LEAST_MATCHES
+            ]
+            if features < _FEW_FEATURES:
+                why = f"only {features} features: blurred, dark or nothing with texture in it"
+            elif not partners:
+                why = "it matches no other picture: its direction is too far from all others"
+            elif placed and not placed.intersection(partners):
+                why = f"it matches only {_listed([photos[i].name for i in partners])}, which are not placed either"
+            else:
+                why = f"it matches only {len(partners)} others, too few points of them agree"
+            reasons.append(f"{photo.name}: {why}")
+    return tuple(reasons)
+
+
+def _too_few(placed: int, count: int, reasons: tuple[str, ...]) -> str:
+    features = sum("features" in reason for reason in reasons)
+    if features > len(reasons) / 2:
+        remedy = "photograph again in more light, sharp, on a surface with a pattern (a newspaper)"
+    else:
+        remedy = "take more pictures between these, at most 15 degrees of turn from each to the next, background and all"
+    shown = "; ".join(reasons[:4]) + (f"; and {len(reasons) - 4} more" if len(reasons) > 4 else "")
+    return f"only {placed} of {count} pictures could be placed ({shown}); {remedy}"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+@contextlib.contextmanager
+def _opened(pycolmap: Any, path: Path) -> Iterator[Any]:
+    database = pycolmap.Database.open(path)
+    try:
+        yield database
+    finally:
+        database.close()

@@ -1,0 +1,132 @@
+"""Which way is up in a world that has no up: the plane that the object stands on, else how the cameras were held."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+_TRIALS = 600
+_STEEPEST_DEG = 40.0  # between the plane's normal and the cameras' up
+_NEAR = 1.2  # median distances of the cameras: points farther from where they look belong to the room
+_THICKNESS = 0.008  # of that distance: points so near to a plane lie in it
+_LEAST_INLIERS = 12
+_LEAST_SHARE = 0.1  # of the points near
+_BELOW = 3.0  # what a point below the plane costs in points on it: nothing lies below what carries the object
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """Points p with p @ ``normal`` = ``height``; the unit normal points to the cameras."""
+
+    normal: Float[ndarray, "3"]
+    height: float
+
+    def above(self, points: Float[ndarray, "*points 3"]) -> Float[ndarray, "*points"]:
+        """How far points lie above the plane."""
+        return points @ self.normal - self.height
+
+    def moved(self, T: Float[ndarray, "4 4"]) -> "Plane":
+        """In another world, by a similarity."""
+        scale = np.linalg.norm(T[:3, 0])
+        normal = T[:3, :3] @ self.normal / scale
+        return Plane(normal, float(scale * self.height + normal @ T[:3, 3]))
+
+
+def cameras_up(T_world_camera: Float[ndarray, "views 4 4"]) -> Float[ndarray, "3"]:
+    """The direction that is up for people who hold cameras level: nearest to right angles with all their x axes."""
+    x_axes, y_axes = T_world_camera[:, :3, 0], T_world_camera[:, :3, 1]
+    mean = y_axes.mean(axis=0)
+    values, vectors = np.linalg.eigh(x_axes.T @ x_axes / len(x_axes))
+    up = vectors[:, 0] * np.sign(vectors[:, 0] @ mean or 1.0)
+    # Cameras in one place and direction tell one x axis only: any direction across it would do.
+    told = values[1] > 4 * values[0] + 1e-3 and up @ mean > 0.3 * np.linalg.norm(mean)
+    return up if told else mean / max(np.linalg.norm(mean), 1e-12)
+
+
+def meeting_point(T_world_camera: Float[ndarray, "views 4 4"]) -> Float[ndarray, "3"]:
+    """The point nearest to the cameras' optical axes."""
+    positions, d = T_world_camera[:, :3, 3], -T_world_camera[:, :3, 2]
+    across = np.eye(3) - d[:, :, None] * d[:, None, :]
+    return np.linalg.lstsq(across.sum(axis=0), (across @ positions[:, :, None]).sum(axis=0)[:, 0], rcond=None)[0]
+
+
+def support_plane(
+    points: Float[ndarray, "points 3"], T_world_camera: Float[ndarray, "views 4 4"], seed: int = 0
+) -> Plane | None:
+    """The plane on which what the cameras look at stands: many points in it, next to none below; None if there is none.
+
+    RANSAC (Fischler & Bolles 1981) among planes that are level for the people who held the cameras.
+    """
+    center, up = meeting_point(T_world_camera), cameras_up(T_world_camera)
+    positions = T_world_camera[:, :3, 3]
+    reach = float(np.median(np.linalg.norm(positions - center, axis=1)))
+    near = points[np.linalg.norm(points - center, axis=1) < _NEAR * reach]
+    if len(near) < _LEAST_INLIERS:
+        return None
+    rng = np.random.default_rng(seed)
+    tolerance = _THICKNESS * reach
+    best, best_score = None, 0.0
+    for _ in range(_TRIALS):
+        a, b, c = near[rng.choice(len(near), 3, replace=False)]
+        plane = _through(a, np.cross(b - a, c - a), up)
+        if plane is None or plane.above(positions).min() <= 0:
+            continue
+        above = plane.above(near)
+        score = (np.abs(above) < tolerance).sum() - _BELOW * (above < -2 * tolerance).sum()
+        if score > best_score:
+            best, best_score = plane, float(score)
+    if best is None:
+        return None
+    for _ in range(3):
+        inliers = near[np.abs(best.above(near)) < tolerance]
+        if len(inliers) < max(_LEAST_INLIERS, _LEAST_SHARE * len(near)):
+            return None
+        middle = inliers.mean(axis=0)
+        refined = _through(middle, np.linalg.svd(inliers - middle)[2][2], up)
+        if refined is None:
+            return None
+        best = refined
+    return best
+
+
+def _through(point: Float[ndarray, "3"], across: Float[ndarray, "3"], up: Float[ndarray, "3"]) -> Plane | None:
+    length = np.linalg.norm(across)
+    if length < 1e-12:
+        return None
+    normal = across / length * np.sign(across @ up or 1.0)
+    if normal @ up < np.cos(np.deg2rad(_STEEPEST_DEG)):
+        return None
+    return Plane(normal, float(point @ normal))
+
+
+def level_world(
+    T_world_camera: Float[ndarray, "views 4 4"], plane: Plane | None
+) -> Float[ndarray, "4 4"]:
+    """The similarity into a world with z up, the point that the cameras look at in the origin, and these 4 units away.
+
+    z is across ``plane``, else what is up for the cameras; the first camera is in the half plane of +x. Turning,
+    moving and scaling the world that is given does not change the one that it leads to.
+    """
+    up = cameras_up(T_world_camera) if plane is None else plane.normal
+    center = meeting_point(T_world_camera)
+    offsets = T_world_camera[:, :3, 3] - center
+    scale = 4.0 / float(np.median(np.linalg.norm(offsets, axis=1)))
+    ahead = offsets[0] - (offsets[0] @ up) * up
+    if np.linalg.norm(ahead) < 1e-6 * np.linalg.norm(offsets[0]):
+        ahead = np.cross(up, T_world_camera[0, :3, 0])
+    x = ahead / np.linalg.norm(ahead)
+    R = np.stack([x, np.cross(up, x), up])
+    T = np.eye(4)
+    T[:3, :3] = scale * R
+    T[:3, 3] = -scale * R @ center
+    return T
+
+
+def moved_cameras(
+    T_world_camera: Float[ndarray, "views 4 4"], T: Float[ndarray, "4 4"]
+) -> Float[ndarray, "views 4 4"]:
+    """Cameras in another world, by a similarity; their own axes keep unit length."""
+    moved = T @ T_world_camera
+    moved[:, :3, :3] /= np.linalg.norm(T[:3, 0])
+    return moved
