@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-_SAMPLES = 6000  # of which a model is fitted
-_ROUNDS = 12
+_SAMPLES = 4000  # of which a model is fitted
+_ROUNDS = 8
 _FLOOR = 0.02**2  # variance: colours nearer than that are not told apart
 _OUTLIERS = 0.02  # share of colours that a model has never seen, spread over the cube of colours
 
@@ -39,8 +39,8 @@ class ColorModel:
     def of_clusters(cls, colors: Float[ndarray, "samples 3"], share: Float[ndarray, "samples parts"]) -> "ColorModel":
         total = share.sum(axis=0) + 1e-6
         means = share.T @ colors / total[:, None]
-        offsets = colors[:, None] - means
-        covariances = np.einsum("sp,spi,spj->pij", share, offsets, offsets) / total[:, None, None]
+        products = (colors[:, :, None] * colors[:, None, :]).reshape(len(colors), 9)
+        covariances = (share.T @ products / total[:, None]).reshape(-1, 3, 3) - means[:, :, None] * means[:, None, :]
         covariances += _FLOOR * np.eye(3)
         whitening = np.linalg.inv(np.linalg.cholesky(covariances))
         return cls(np.log(total / total.sum()), means, whitening)

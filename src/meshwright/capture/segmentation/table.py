@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from numpy import ndarray
 from torch import Tensor
 from torch.nn.functional import grid_sample, max_pool2d
 
 from meshwright.cameras import Cameras
+from meshwright.compiled import compiled
 
 _SIDE = 448  # texels along the picture of the plane
 _SAME = 0.055  # sRGB: colours that agree
@@ -25,11 +27,11 @@ _LEAST_SHARE = 0.34  # of the views that see the place
 class TablePicture:
     """Colours of the plane z = ``height`` where |x - x0| and |y - y0| <= ``half``, ``center`` being (x0, y0).
 
-    ``agreeing``: share of the views that see a texel which agree on its colour, 0 where too few do.
+    ``layers``: the lowest and the highest of each channel in a texel and its neighbours, and the share of the views that
+    see the texel which agree on its colour, 0 where too few do.
     """
 
-    colors: Float[Tensor, "3 side side"]
-    agreeing: Float[Tensor, "1 side side"]
+    layers: Float[Tensor, "1 7 side side"]
     center: tuple[float, float]
     half: float
     height: float
@@ -53,51 +55,61 @@ class TablePicture:
         seen = (depth_z > 0) & (uv > 0).all(dim=2) & (uv < 1).all(dim=2)
         layers = torch.cat([images, free], dim=1)
         samples = grid_sample(layers, (uv * 2 - 1)[:, :, None], align_corners=False, padding_mode="border")[..., 0]
-        colors, agreeing = _mode(samples[:, :3], seen & (samples[:, 3] > 0.99))
-        return cls(colors.T.reshape(3, _SIDE, _SIDE), agreeing.view(1, _SIDE, _SIDE), center, half, height)
+        colors, agreeing = np.zeros((_SIDE * _SIDE, 3), np.float32), np.zeros(_SIDE * _SIDE, np.float32)
+        visible = seen & (samples[:, 3] > 0.99)
+        _mode(samples[:, :3].permute(0, 2, 1).contiguous().numpy(), visible.numpy(), colors, agreeing)
+        table = torch.from_numpy(colors).T.reshape(1, 3, _SIDE, _SIDE)
+        # Colours of the texels around count too: the cameras are exact to a pixel at best.
+        layers = [-max_pool2d(-table, 3, 1, 1), max_pool2d(table, 3, 1, 1), torch.from_numpy(agreeing).view(1, 1, _SIDE, _SIDE)]
+        return cls(torch.cat(layers, dim=1), center, half, height)
 
     @torch.no_grad()
     def difference(
         self, image: Float[Tensor, "3 height width"], camera: Cameras
     ) -> tuple[Float[Tensor, "height width"], Float[Tensor, "height width"]]:
-        """How far each pixel's colour is from the plane's behind it, and the agreement on that (0 where unknown).
-
-        Colours of the texels around count too: the cameras are exact to a pixel at best.
-        """
+        """How far each pixel's colour is from the plane's behind it, and the agreement on that (0 where unknown)."""
         height, width = image.shape[1:]
         rays = camera.rays(height, width)
         down = rays.directions[0, :, :, 2]
         travel = torch.where(down < -1e-6, (self.height - rays.origins[0, :, :, 2]) / down.clamp(max=-1e-6), -1.0)
         xy = rays.origins[0, :, :, :2] + travel[..., None] * rays.directions[0, :, :, :2]
         at = (xy - torch.tensor(self.center)) / self.half
-        lowest, highest = -max_pool2d(-self.colors[None], 3, 1, 1), max_pool2d(self.colors[None], 3, 1, 1)
-        layers = torch.cat([lowest, highest, self.agreeing[None]], dim=1)
-        drawn = grid_sample(layers, at[None], align_corners=False, padding_mode="zeros")[0]
+        drawn = grid_sample(self.layers, at[None], align_corners=False, padding_mode="zeros")[0]
         inside = (travel > 0) & (at.abs() < 1).all(dim=2)
         below, above = (drawn[:3] - image).clamp(min=0), (image - drawn[3:6]).clamp(min=0)
         return torch.maximum(below, above).amax(dim=0), torch.where(inside, drawn[6], 0.0)
 
 
-def _mode(
-    samples: Float[Tensor, "views 3 points"], seen: Tensor
-) -> tuple[Float[Tensor, "points 3"], Float[Tensor, " points"]]:
-    """The colour with the most views near it, their mean, and their share."""
-    count = seen.sum(0)
-    best = torch.zeros(samples.shape[2], dtype=torch.long)
-    most = torch.zeros(samples.shape[2], dtype=torch.long)
-    for i in range(len(samples)):
-        near = ((samples - samples[i]).abs().amax(dim=1) < _SAME) & seen
-        votes = torch.where(seen[i], near.sum(0), 0)
-        better = votes > most
-        best[better], most[better] = i, votes[better]
-    chosen = samples[best, :, torch.arange(samples.shape[2])]
-    near = (((samples - chosen.T).abs().amax(dim=1) < _SAME) & seen).float()
-    colors = (samples * near[:, None]).sum(0) / near.sum(0).clamp(min=1)
-    share = most / count.clamp(min=1)
-    share = torch.where((most >= _LEAST_VIEWS) & (share >= _LEAST_SHARE), share, torch.zeros_like(share))
-    return colors.T, share
+@compiled
+def _mode(samples: ndarray, seen: ndarray, colors: ndarray, agreeing: ndarray) -> None:
+    """The colour with the most views near it: the mean of these, and their share of the views that see the point."""
+    for p in range(samples.shape[1]):
+        count, most, best = 0, 0, -1
+        for i in range(samples.shape[0]):
+            if not seen[i, p]:
+                continue
+            count += 1
+            votes = 0
+            for j in range(samples.shape[0]):
+                if seen[j, p] and _apart(samples[i, p], samples[j, p]) < _SAME:
+                    votes += 1
+            if votes > most:
+                most, best = votes, i
+        if best < 0:
+            continue
+        for j in range(samples.shape[0]):
+            if seen[j, p] and _apart(samples[best, p], samples[j, p]) < _SAME:
+                for c in range(3):
+                    colors[p, c] += samples[j, p, c] / most
+        if most >= _LEAST_VIEWS and most >= _LEAST_SHARE * count:
+            agreeing[p] = most / count
 
 
-def table_explains(agreeing: np.ndarray) -> np.ndarray:
+@compiled
+def _apart(a: ndarray, b: ndarray) -> float:
+    return max(abs(a[0] - b[0]), abs(a[1] - b[1]), abs(a[2] - b[2]))
+
+
+def table_explains(agreeing: Float[ndarray, "height width"]) -> Bool[ndarray, "height width"]:
     """Where the plane's colour is known."""
     return agreeing >= _LEAST_SHARE
