@@ -2,13 +2,14 @@
 
     python -m benchmarks.photos_scene SCAN.glb --out FOLDER [--count 24] [--width-px 640] [--seed 0]
 
-The scan stands on a textured table in a room. FOLDER/photos holds JPEG files of random hand-held cameras: one lens with
-distortion, rounded focal length in EXIF, exposures that differ by up to 20 % of the light, white balances by 3 %, sensor
+The scan stands on a textured table in a room. FOLDER/photos holds JPEG files of random hand-held cameras: one lens,
+distorted, rounded focal length in EXIF, exposures that differ by up to 20 % of the light, white balances by 3 %, sensor
 noise, a soft contact shadow. FOLDER/truth holds the cameras (cameras.json), the silhouettes in the distorted pictures
 (masks/), and the table's height; `Truth.read` gives them back. Textures and shadows are made here, of noise and shapes.
 """
 
 import argparse
+import itertools
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -150,9 +151,7 @@ def handheld_cameras(count: int, rng: np.random.Generator) -> Cameras:
     targets = torch.from_numpy(rng.uniform(-0.15, 0.15, (count, 3))).float()
     positions = torch.from_numpy(radius[:, None] * unit).float()
     fov_y_deg = np.rad2deg(2 * np.arctan(np.tan(np.deg2rad(FOV_X_DEG) / 2) / ASPECT))
-    parts = [
-        Cameras.look_at(positions[[i]], float(fov_y_deg), target=targets[i], aspect=ASPECT) for i in range(count)
-    ]
+    parts = [Cameras.look_at(positions[[i]], float(fov_y_deg), target=targets[i], aspect=ASPECT) for i in range(count)]
     cameras = Cameras.cat(parts)
     roll = torch.from_numpy(np.deg2rad(rng.normal(0, 4, count))).float()
     turn = torch.eye(4).repeat(count, 1, 1)
@@ -230,7 +229,7 @@ def contact_shadow(scan: Mesh, table_z: float) -> Float[ndarray, "side side"]:
     unit_px = TABLE_PX / (2 * TABLE_HALF)
     shadow = np.zeros((TABLE_PX, TABLE_PX))
     slices = np.linspace(0, max(height.max(), 1e-3), 7)
-    for low, high in zip(slices[:-1], slices[1:], strict=True):
+    for low, high in itertools.pairwise(slices):
         inside = (height >= low) & (height <= high)
         at = points[inside, :2].numpy() - height[inside, None] * slope
         column = ((at[:, 0] + TABLE_HALF) * unit_px).astype(int).clip(0, TABLE_PX - 1)
@@ -260,7 +259,9 @@ def room_mesh(table_z: float, rng: np.random.Generator) -> Mesh:
 def quads(corners: list[list[tuple[float, float, float]]], pixels: ndarray, rows: int, columns: int) -> Mesh:
     """Each quad shows one cell of the picture, row by row; quads are finely cut, so that depth is even."""
     steps = 24
-    vertices, uv, faces = [], [], []
+    vertices: list[ndarray] = []
+    uv: list[ndarray] = []
+    faces: list[ndarray] = []
     t = np.linspace(0, 1, steps + 1)
     for number, quad in enumerate(corners):
         a, b, c, d = (np.array(corner) for corner in quad)
@@ -294,7 +295,7 @@ def pattern(side: int, rng: np.random.Generator, coarse: int, contrast: float) -
         noise = rng.normal(size=(max(2, round(cells / stretch)), cells))
         zoomed = np.asarray(Image.fromarray(noise.astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC))
         layers.append(zoomed * 0.75**octave)
-    mixed = sum(layers)
+    mixed = np.sum(layers, axis=0)
     mixed = (mixed - mixed.mean()) / mixed.std()
     first, second, third = (muted(rng) for _ in range(3))
     share = np.clip(0.5 + 0.35 * contrast * mixed, 0, 1)[..., None]

@@ -13,7 +13,7 @@ import math
 import os
 import struct
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -41,6 +41,7 @@ _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", 
 _MAX_PROFILE_BYTES = 1 * MIB  # profiles of cameras and screens have some kilobytes
 _MAX_PICTURE_BYTES = 512 * MIB
 _MAX_PIXELS = 64_000_000
+_FOCAL_35MM = (5.0, 1500.0)  # mm: from fisheyes to telescopes
 _MAX_DEPTH = 1e9  # world units
 _MAX_FRAMES = 20_000
 # Animations keep several whole frames in memory, and each frame costs time, whether it is kept or not.
@@ -105,6 +106,26 @@ def quarter_turns(path: str | os.PathLike[str]) -> int:
     """
     with _opened(Path(path)) as image:
         return {3: 2, 6: 3, 8: 1}.get(_orientation(image), 0)
+
+
+def read_focal_35mm(path: str | os.PathLike[str]) -> tuple[float | None, str]:
+    """What EXIF says of the lens: its focal length as on 36 mm x 24 mm film (mm; None if unknown), and the device.
+
+    Raises:
+        InputError: as ``read_image``.
+    """
+    with _opened(Path(path)) as image:
+        tags = image.getexif()
+        inner = tags.get_ifd(ExifTags.IFD.Exif)
+        told = inner.get(ExifTags.Base.FocalLengthIn35mmFilm)
+        device = " ".join(str(tags.get(tag, ""))[:40] for tag in (ExifTags.Base.Make, ExifTags.Base.Model))
+        zoom = inner.get(ExifTags.Base.FocalLength)
+    try:
+        focal_mm = float(told) if told is not None else 0.0
+        device += f" {float(zoom):.3g}" if zoom is not None else ""
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        focal_mm = 0.0
+    return focal_mm if _FOCAL_35MM[0] <= focal_mm <= _FOCAL_35MM[1] else None, device.strip()
 
 
 def shrink_picture(picture: Picture, max_size_px: int) -> Picture:
@@ -230,11 +251,13 @@ def decode_picture(content: bytes, name: str, max_side_px: int) -> UInt8[np.ndar
         return np.asarray(image.convert("RGB"))
 
 
-def read_frames(path: str | os.PathLike[str], max_size_px: int | None = None, max_frames: int = 128) -> Frames:
+def read_frames(
+    path: str | os.PathLike[str], max_size_px: int | None = None, max_frames: int = 128, sharpest: bool = False
+) -> Frames:
     """Decode a film (mp4, webm, ...) or an animation (gif, webp, png), one frame in memory at a time.
 
-    Of a film with more than ``max_frames`` frames every second, fourth, eighth ... frame is kept. A picture file
-    that does not move is a film of one frame.
+    Of a film with more than ``max_frames`` frames every second, fourth, eighth ... frame is kept, or with ``sharpest``
+    the sharpest of each two, four, eight ... A picture file that does not move is a film of one frame.
 
     Raises:
         InputError: missing, not a film, breaks off early, or more than 20,000 frames or 16 billion pixels
@@ -245,10 +268,9 @@ def read_frames(path: str | os.PathLike[str], max_size_px: int | None = None, ma
         with _opened(path) as image:
             _check_animation(path, image)
             frames = ImageSequence.Iterator(image)
-            return _every_nth(
-                path, (lambda frame=frame: _to_picture(frame, max_size_px) for frame in frames), max_frames
-            )
-    return _read_video(path, max_size_px, max_frames)
+            decoders = (lambda frame=frame: _to_picture(frame, max_size_px) for frame in frames)
+            return (_sharpest if sharpest else _every_nth)(path, decoders, max_frames)
+    return _read_video(path, max_size_px, max_frames, _sharpest if sharpest else _every_nth)
 
 
 def write_image(image: Float[Tensor, "channels height width"], path: str | os.PathLike[str]) -> None:
@@ -429,7 +451,36 @@ def _every_nth(path: Path, frames: Iterable[Any], max_frames: int) -> Frames:
     return Frames(tuple(kept), tuple(range(0, count, stride)), count)
 
 
-def _read_video(path: Path, max_size_px: int | None, max_frames: int) -> Frames:
+def _sharpest(path: Path, frames: Iterable[Any], max_frames: int) -> Frames:
+    """The sharpest of each ``stride`` frames in turn, the stride the smallest power of two that leaves <= max_frames.
+
+    Sharp is what has the largest mean square of the Laplacian of its brightness.
+    """
+    kept: list[tuple[float, int, Picture]] = []
+    stride, count = 1, 0
+    for decode in frames:
+        if count >= _MAX_FRAMES:
+            raise InputError(f"{path}: has more than {_MAX_FRAMES} frames; cut it to one turn around the object")
+        if count % stride == 0 and len(kept) == max_frames:
+            pairs = [kept[i : i + 2] for i in range(0, len(kept), 2)]
+            kept, stride = [max(pair, key=lambda frame: frame[0]) for pair in pairs], stride * 2
+        picture = decode()
+        frame = (_sharpness(picture), count, picture)
+        if count // stride == len(kept):
+            kept.append(frame)
+        elif frame[0] > kept[-1][0]:
+            kept[-1] = frame
+        count += 1
+    return Frames(tuple(picture for _, _, picture in kept), tuple(index for _, index, _ in kept), count)
+
+
+def _sharpness(picture: Picture) -> float:
+    grey = picture[:3].float().mean(dim=0)
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    return float((around - 4 * grey[1:-1, 1:-1]).square().mean()) if min(grey.shape) > 2 else 0.0
+
+
+def _read_video(path: Path, max_size_px: int | None, max_frames: int, choose: Callable[..., Frames]) -> Frames:
     count = 0
     try:
         with (
@@ -463,7 +514,7 @@ def _read_video(path: Path, max_size_px: int | None, max_frames: int) -> Frames:
                     _check_film(path, max(frame.width * frame.height, -(-pixels // count)), count)
                     yield lambda frame=frame: _to_picture(_upright(frame), max_size_px)
 
-            frames = _every_nth(path, decoders(), max_frames)
+            frames = choose(path, decoders(), max_frames)
             promised_s = _duration_s(container, stream)
     except av.error.FFmpegError as error:
         if count:

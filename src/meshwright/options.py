@@ -12,9 +12,9 @@ from typing import Literal, get_args
 
 from meshwright.errors import InputError
 
-Rig = Literal["auto", "sv3d", "orbit", "zero123plus", "zero123plus-v1.1", "posed"]
+Rig = Literal["auto", "sv3d", "orbit", "zero123plus", "zero123plus-v1.1", "posed", "photos"]
 Turn = Literal["estimate", "even"]
-Background = Literal["auto", "rembg"]
+Background = Literal["auto", "flat", "multiview", "rembg"]
 Surface = Literal["flexicubes", "marching-cubes"]
 Start = Literal["auto", "hull", "carve"]
 FitLevel = Literal["fast", "full"]
@@ -47,7 +47,10 @@ class ViewOptions:
     """Distance of a rig's cameras from the origin; if not given, [-1, 1] is framed as by the Zero123++ rig."""
 
     background: Background = "auto"
-    """Without alpha and masks a flat background is removed, or a neural network (rembg) finds the object."""
+    """Without alpha or masks the object is found before a flat background, by all views together, or by rembg."""
+
+    box: str | None = None
+    """Left, top, right and bottom in pixels of the first picture (120,80,400,390): the object is in there."""
 
     masks: Path | str | None = None
     """Folder of masks, white on the object, named like the pictures; a folder masks beside them if not given."""
@@ -68,6 +71,24 @@ class ViewOptions:
         _require_between("radius", self.radius, 1e-4, 1e6)
         _require_between("max_size_px", self.max_size_px, 16, 8192)
         _require_between("max_views", self.max_views, 1, 20_000)
+        _ = self.box_px
+
+    @property
+    def box_px(self) -> tuple[float, float, float, float] | None:
+        """``box`` as numbers.
+
+        Raises:
+            InputError: these are no box.
+        """
+        if self.box is None:
+            return None
+        try:
+            left, top, right, bottom = (float(word) for word in self.box.split(","))
+        except ValueError:
+            left, top, right, bottom = 0.0, 0.0, 0.0, 0.0
+        if not (0 <= left < right < 1e6 and 0 <= top < bottom < 1e6):
+            raise InputError(f"`box`: {self.box[:60]!r} is no box; give left,top,right,bottom in pixels")
+        return left, top, right, bottom
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from numpy import ndarray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
 
+from meshwright.cameras import Cameras
+
 _DARK, _BRIGHT = 0.06, 0.97  # sRGB: what is measured lies between
 _ROUNDS = 8
 _TOLERANCE = 0.1  # of the light: points that differ by so much count a quarter (Geman & McClure)
@@ -43,10 +45,20 @@ def exposure_gains(
     if not usable.any():
         return torch.ones(count, 3)
     _, number = np.unique(point[usable], return_inverse=True)
-    light = np.log(to_linear(torch.from_numpy(srgb[usable]))).numpy()
+    light = to_linear(torch.from_numpy(srgb[usable])).log().numpy()
     logs = np.stack([_view_offsets(light[:, c], view[usable], number, count) for c in range(3)], axis=1)
     logs -= logs.mean(axis=0)
     return torch.from_numpy(np.exp(-logs).clip(1 / _MOST, _MOST)).float()
+
+
+def observations_of_plane(
+    cameras: Cameras, points: Float[ndarray, "points 3"]
+) -> tuple[Float[Tensor, "observations 2"], Int[ndarray, " observations"], Int[ndarray, " observations"]]:
+    """(uv, view, point) of points that every camera is taken to see if its picture reaches there."""
+    uv, depth_z = cameras.project(torch.from_numpy(points).to(cameras.intrinsics))
+    shown = (depth_z > 0) & (uv > 0).all(dim=2) & (uv < 1).all(dim=2)
+    view, point = shown.nonzero(as_tuple=True)
+    return uv[view, point].float(), view.numpy(), point.numpy()
 
 
 def apply_gains(

@@ -1,13 +1,13 @@
 """Files to `Views`: what an input is, which cameras took its pictures, and where the object is in them."""
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
+from numpy import ndarray
 from torch import Tensor
 
 from meshwright.cameras import Cameras
@@ -20,9 +20,16 @@ from meshwright.capture.camera_files import (
     read_camera_file,
 )
 from meshwright.capture.foreground import cut_from_background, cut_with_rembg
+from meshwright.capture.gains import apply_gains, exposure_gains, observations_of_plane
 from meshwright.capture.orbit import estimate_orbit
 from meshwright.capture.path import estimate_path
+from meshwright.capture.photos import PosedPhotos, pose_photos
+from meshwright.capture.pictures import evenly, picture_files, read_photos, selection_note
 from meshwright.capture.rigs import ORBITS, ZERO123PLUS_VERSIONS, guess_rig, require_no_orbit, rig_cameras, split_sheet
+from meshwright.capture.segmentation import segment_together
+from meshwright.capture.sfm import SparsePoints
+from meshwright.capture.undistort import pinhole_of, undistort_picture
+from meshwright.capture.upright import Plane, support_plane
 from meshwright.errors import InputError
 from meshwright.images import (
     PICTURE_SUFFIXES,
@@ -35,12 +42,16 @@ from meshwright.images import (
     read_frames,
     read_image,
     resize,
+    shrink_picture,
 )
 from meshwright.options import ViewOptions, require_unset
 from meshwright.progress import Progress, silent
 from meshwright.views import Capture, Views
 
 _MIN_SIZE_PX = 16
+_LOOK_PX = 512  # pictures are looked at in that size to see what they are
+_LEAST_TOGETHER = 3  # views in which the object can be found together
+_EXPOSED_ALIKE = 0.01  # of the light
 _FAR = 1e3  # distances from the origin, in those between cameras: float32 keeps 1e-4 of these
 
 
@@ -56,6 +67,9 @@ class _PosedPictures:
     masks: Sequence[Path | None] | None = None
     capture: Capture | None = None
     sources: Sequence[PosedPicture] | None = None  # to which masks and depths are made like the pictures
+    points: Float[ndarray, "points 3"] | None = None  # on surfaces of the scene
+    tracks: SparsePoints | None = None  # which views show which points
+    table: Plane | None = None  # that the object stands on
 
 
 def load_views(
@@ -68,7 +82,8 @@ def load_views(
       - a Zero123++ sheet of 3 x 2 or 2 x 3 pictures (rig ``zero123plus`` or ``zero123plus-v1.1``);
       - a capture with cameras (rig ``posed``): a workspace of COLMAP, a transforms.json or a folder that holds one,
         cameras.npz or meta.pkl; distorted pictures are undistorted;
-      - a folder of pictures, in the natural order of their names, for any of the first four rigs.
+      - a folder of pictures, in the natural order of their names, for any of the first four rigs;
+      - a folder of photos or a film of any one scene (rig ``photos``): cameras by structure from motion.
 
     Of an orbit, what ``options`` leave open is estimated from the pictures: direction and elevation by
     `estimate_orbit`, then how unevenly the camera moved by `estimate_path`. What they give is kept.
@@ -86,8 +101,10 @@ def load_views(
         posed = _read_posed(camera_file, options, budget)
     elif _is_still(path):
         posed = _read_sheet(path, options)
+    elif options.rig == "photos":
+        posed = _read_photos(path, options, progress)
     else:
-        posed = _read_rig(path, options, budget)
+        posed = _read_rig(path, options, budget, progress)
     folder = path if path.is_dir() else path.parent
     beside = folder / "masks" if path.is_dir() or camera_file is not None else None
     if options.masks is not None:
@@ -96,7 +113,7 @@ def load_views(
         posed = replace(posed, masks=_masks_by_name(beside, posed.names))
     if posed.masks is not None:
         budget.add(posed.masks)
-    views = _assemble(posed, options.background, options.max_size_px, progress)
+    views = _assemble(posed, options, progress)
     if posed.rig not in ORBITS:
         return views
     views = estimate_orbit(views, options.elevation_deg, options.clockwise, progress)
@@ -130,7 +147,7 @@ def _read_posed(camera_file: Path, options: ViewOptions, budget: CaptureBudget) 
     if not has_no_field_of_view(camera_file):
         require_unset(what, fov_deg=options.fov_deg)
     files = read_camera_file(camera_file, options.fov_deg)
-    chosen = _evenly(len(files.pictures), options.max_views)
+    chosen = evenly(len(files.pictures), options.max_views)
     sources = [files.pictures[i] for i in chosen]
     budget.add_pictures((source.path for source in sources), options.max_size_px)
     budget.add(source.depth.path for source in sources if source.depth is not None)
@@ -140,10 +157,11 @@ def _read_posed(camera_file: Path, options: ViewOptions, budget: CaptureBudget) 
         [names[i] for i in chosen],
         _in_float32(files.cameras[chosen]),
         "posed",
-        files.assumptions + _selection_note(len(chosen), len(files.pictures)),
+        files.assumptions + selection_note(len(chosen), len(files.pictures)),
         [source.mask for source in sources] if any(source.mask for source in sources) else None,
         files.capture,
         sources,
+        files.points,
     )
 
 
@@ -162,21 +180,13 @@ def _unique_names(pictures: Sequence[Path]) -> list[str]:
     return [picture.resolve().relative_to(folder).as_posix() for picture in pictures]
 
 
-def _evenly(count: int, limit: int) -> list[int]:
-    return [i * count // limit for i in range(limit)] if count > limit else list(range(count))
-
-
-def _selection_note(chosen: int, count: int) -> tuple[str, ...]:
-    return () if chosen == count else (f"uses {chosen} of {count} pictures, evenly chosen",)
-
-
 def _frames(path: Path, max_size_px: int, max_views: int, budget: CaptureBudget) -> tuple[Frames, list[str]]:
     """The pictures of a turn around the object, from a film or a folder."""
     if path.is_dir():
-        files = _picture_files(path)
+        files = picture_files(path)
         if not files:
             raise InputError(f"{path}: holds no pictures; give a folder of PNG or JPEG files, a video or a sheet")
-        chosen = _evenly(len(files), max_views)
+        chosen = evenly(len(files), max_views)
         budget.add_pictures((files[i] for i in chosen), max_size_px)
         pictures = tuple(read_image(files[i], max_size_px) for i in chosen)
         return Frames(pictures, tuple(chosen), len(files)), [files[i].name for i in chosen]
@@ -187,21 +197,55 @@ def _frames(path: Path, max_size_px: int, max_views: int, budget: CaptureBudget)
     return frames, [f"frame {index:03d}" for index in frames.indices]
 
 
-def _picture_files(folder: Path) -> list[Path]:
-    """Pictures in the natural order of their names: view2 before view10."""
+def _read_photos(path: Path, options: ViewOptions, progress: Progress) -> _PosedPictures:
+    """A film or a folder of photos of one scene, with the cameras that structure from motion finds."""
+    what = "photos, whose cameras are found in the pictures"
+    require_no_orbit(what, options)
+    require_unset(what, fov_deg=options.fov_deg, radius=options.radius)
+    photos, files, notes = read_photos(path, options.max_size_px, options.max_views)
+    posed = pose_photos(photos, ordered=files is None, progress=progress)
+    sources = None if files is None else _sources(posed, files)
+    pinholes = [pinhole_of(lens).intrinsics for lens in posed.lenses]
+    cameras = Cameras(torch.from_numpy(posed.T_world_camera), torch.tensor(pinholes, dtype=torch.float64))
+    return _PosedPictures(
+        [undistort_picture(photo.pixels, lens) for photo, lens in zip(posed.photos, posed.lenses, strict=True)],
+        [photo.name for photo in posed.photos],
+        cameras.to(dtype=torch.float32),
+        "posed",
+        (*notes, *posed.notes),
+        capture=Capture("photos", None if posed.table is None else (0.0, 0.0, 1.0), own_axes=False),
+        sources=sources,
+        tracks=posed.points,
+        table=posed.table,
+    )
 
-    def natural(file: Path) -> list[tuple[int, str]]:
-        return [(int(part), "") if part.isdecimal() else (-1, part.lower()) for part in re.split(r"(\d+)", file.name)]
 
-    pictures = (file for file in folder.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file())
-    return sorted((file for file in pictures if not file.name.startswith(".")), key=natural)
+def _sources(posed: PosedPhotos, files: Sequence[Path]) -> list[PosedPicture]:
+    return [
+        PosedPicture(files[i], T, lens)
+        for i, T, lens in zip(posed.views, posed.T_world_camera, posed.lenses, strict=True)
+    ]
 
 
-def _read_rig(path: Path, options: ViewOptions, budget: CaptureBudget) -> _PosedPictures:
-    """A film or a folder of pictures in the order of a rig."""
+def _stands_free(pictures: Sequence[Picture]) -> bool:
+    """Whether most of some of the pictures have alpha or a flat background, as pictures for rigs have."""
+    some = [pictures[i] for i in sorted({0, len(pictures) // 2, len(pictures) - 1})]
+    free = 0
+    for picture in some:
+        values = shrink_picture(picture, _LOOK_PX).float() / 255
+        has_alpha = len(values) == 4 and bool(values[3].amin() < 1)
+        free += has_alpha or cut_from_background(values[:3]) is not None
+    return 2 * free > len(some)
+
+
+def _read_rig(path: Path, options: ViewOptions, budget: CaptureBudget, progress: Progress) -> _PosedPictures:
+    """A film or a folder of pictures in the order of a rig, or of photos where they cannot be that."""
     frames, names = _frames(path, options.max_size_px, options.max_views, budget)
-    notes = _selection_note(len(frames.pictures), frames.count)
+    notes = selection_note(len(frames.pictures), frames.count)
     rig: str = options.rig
+    masked = options.masks is not None or (path / "masks").is_dir()
+    if rig == "auto" and options.background != "rembg" and not masked and not _stands_free(frames.pictures):
+        return _read_photos(path, options, progress)
     if rig == "auto":
         rig, guess = guess_rig(path, frames.count, options)
         notes = (guess, *notes)
@@ -238,14 +282,14 @@ def _masks_by_name(folder: Path, names: Sequence[str]) -> list[Path]:
         raise InputError(f"{folder}: is not a folder of masks; give one, with files named like the pictures")
     places = [folder / name for name in names]
     parents = {place.parent for place in places if place.parent.is_dir()}
-    found = {file.with_suffix(""): file for parent in parents for file in _picture_files(parent)}
+    found = {file.with_suffix(""): file for parent in parents for file in picture_files(parent)}
     for name, place in zip(names, places, strict=True):
         if place.with_suffix("") not in found:
             raise InputError(f"{folder}: holds no mask for {name}; name masks like the pictures")
     return [found[place.with_suffix("")] for place in places]
 
 
-def _assemble(posed: _PosedPictures, background: str, max_size_px: int, progress: Progress) -> Views:
+def _assemble(posed: _PosedPictures, options: ViewOptions, progress: Progress) -> Views:
     """Cut the object out of every picture and put all on one canvas."""
     sizes_px = torch.tensor([picture.shape[1:] for picture in posed.pictures])
     height, width = sizes_px.amax(dim=0).tolist()
@@ -256,14 +300,23 @@ def _assemble(posed: _PosedPictures, background: str, max_size_px: int, progress
     sources = [None] * count if posed.sources is None else posed.sources
     any_depth = any(source is not None and source.depth is not None for source in sources)
     depth_z = torch.zeros(count, 1, height, width) if any_depth else None
+    background = options.background
+    if background == "auto" and posed.rig == "posed" and count >= _LEAST_TOGETHER and not _stands_free(posed.pictures):
+        background = "multiview"
+    flat, uncut = [], []
     for i, (picture, name) in enumerate(zip(posed.pictures, posed.names, strict=True)):
         progress("views", i / count, name)
         h, w = picture.shape[1:]
         mask = None if posed.masks is None else posed.masks[i]
-        rgb, coverage = _cut_out(picture, name, mask, sources[i], background, max_size_px)
+        cut = _cut_out(picture, name, mask, sources[i], background, options.max_size_px)
+        if cut is None:
+            uncut.append(i)
+            continue
+        rgb, coverage, by_background = cut
+        flat += [i] if by_background else []
         if coverage.amax() < 0.5:
             raise InputError(f"{name}: shows no object (its alpha is empty everywhere); remove it or mend its alpha")
-        images[i, :, :h, :w] = rgb * coverage + (1 - coverage)
+        images[i, :, :h, :w] = rgb
         alpha[i, :, :h, :w] = coverage
         source = sources[i]
         depth = None if source is None else source.read_depth()
@@ -271,7 +324,7 @@ def _assemble(posed: _PosedPictures, background: str, max_size_px: int, progress
             depth_z[i, :, :h, :w] = torch.nn.functional.interpolate(depth[None], size=(h, w), mode="nearest-exact")[0]
     progress("views", 1.0)
     cameras = posed.cameras.cropped(0.0, 0.0, width / sizes_px[:, 1], height / sizes_px[:, 0])
-    return Views(
+    views = Views(
         images,
         alpha,
         cameras,
@@ -282,6 +335,86 @@ def _assemble(posed: _PosedPictures, background: str, max_size_px: int, progress
         depth_z,
         capture=posed.capture,
     )
+    if uncut and background == "auto":  # what is flat in some pictures only is no background
+        uncut = sorted({*uncut, *flat})
+    if uncut or posed.tracks is not None:
+        views = _together(posed, views, uncut, options, progress)
+    else:
+        require_unset("pictures whose object is cut out one by one", box=options.box)
+    return replace(views, images=views.images * views.alpha + (1 - views.alpha))
+
+
+def _together(posed: _PosedPictures, views: Views, uncut: list[int], options: ViewOptions, progress: Progress) -> Views:
+    """Expose the pictures alike; find the object in all of them if it is not found in ``uncut``.
+
+    ``views.images`` are straight colours, not yet on white.
+
+    Raises:
+        InputError: without known cameras, or where no object is found.
+    """
+    if uncut and (posed.rig != "posed" or len(views) < _LEAST_TOGETHER):
+        raise _no_flat_background(posed.names[uncut[0]])
+    shown = views.images.clone()  # background and all
+    for i, picture in enumerate(posed.pictures):
+        h, w = picture.shape[1:]
+        shown[i, :, :h, :w] = picture[:3].float() / 255
+    images, notes = views.images.clone(), []
+    images[uncut] = shown[uncut]
+    T_world_camera = views.cameras.T_world_camera.double().numpy()
+    table = posed.table
+    if table is None and posed.points is not None:
+        table = support_plane(posed.points, T_world_camera)
+    if posed.tracks is not None:
+        uv, _ = views.cameras.project(torch.from_numpy(posed.tracks.positions).to(views.cameras.intrinsics))
+        view, point = torch.from_numpy(posed.tracks.view), torch.from_numpy(posed.tracks.point)
+        gains = exposure_gains(shown, uv[view, point].float(), posed.tracks.view, posed.tracks.point)
+    elif table is not None:
+        gains = exposure_gains(shown, *observations_of_plane(views.cameras, table.grid_below(T_world_camera)))
+    else:
+        gains = torch.ones(len(views), 3)
+    if float((gains - 1).abs().max()) > _EXPOSED_ALIKE:
+        images, shown = apply_gains(images, gains), apply_gains(shown, gains)
+        low, high = gains.mean(dim=1).amin(), gains.mean(dim=1).amax()
+        notes.append(f"exposures evened out: light multiplied by {low:.2f} to {high:.2f}")
+    views = replace(views, images=images)
+    if uncut:
+        allowed = views.seen
+        if options.box_px is not None:
+            allowed = allowed * _inside_box(options.box_px, posed, options.max_size_px, views)
+        segmented = segment_together(shown, views.cameras, allowed, table, progress=progress)
+        alpha = views.alpha.clone()
+        alpha[uncut] = segmented.alpha[uncut]
+        empty = [i for i in uncut if alpha[i].amax() < 0.5]
+        if len(empty) == len(uncut):
+            raise InputError("no object was found that all pictures show; give `masks`, or a `box` around it")
+        notes.append(f"the object was found in {len(uncut)} pictures together, by what they agree on")
+        wrong = [posed.names[i] for i in segmented.disagreeing if i in uncut]
+        if wrong:
+            notes.append(f"outlines that disagree with the other pictures: {', '.join(wrong)}")
+        views = replace(views, alpha=alpha)
+        if empty:
+            notes.append(f"left out, for they do not show the object: {', '.join(posed.names[i] for i in empty)}")
+            views = views[[i for i in range(len(views)) if i not in empty]]
+    elif options.box is not None:
+        require_unset("pictures whose object is cut out one by one", box=options.box)
+    return replace(views, assumptions=(*views.assumptions, *notes))
+
+
+def _inside_box(
+    box_px: tuple[float, float, float, float], posed: _PosedPictures, max_size_px: int, views: Views
+) -> Float[Tensor, "views 1 height width"]:
+    """0 outside of a box in pixels of the first picture's file, or of the picture where there is no file."""
+    height, width = posed.pictures[0].shape[1:]
+    source = None if posed.sources is None else posed.sources[0]
+    file_height, file_width = (height, width) if source is None else image_size(source.path)
+    left, top, right, bottom = box_px
+    if right > file_width or bottom > file_height:
+        raise InputError(f"`box`: reaches beyond {posed.names[0]}, {file_width}x{file_height}; give one inside it")
+    x, y = width / file_width, height / file_height
+    inside = torch.ones_like(views.alpha)
+    inside[0] = 0
+    inside[0, :, round(top * y) : round(bottom * y), round(left * x) : round(right * x)] = 1
+    return inside
 
 
 def _cut_out(
@@ -291,23 +424,29 @@ def _cut_out(
     source: PosedPicture | None,
     background: str,
     max_size_px: int,
-) -> tuple[Float[Tensor, "3 height width"], Float[Tensor, "1 height width"]]:
-    """Straight colours and coverage: from the picture's alpha, else its mask, else its background."""
+) -> tuple[Float[Tensor, "3 height width"], Float[Tensor, "1 height width"], bool] | None:
+    """Straight colours and coverage, and whether by the background: by alpha, else a mask, else that; None without."""
     height, width = picture.shape[1:]
     if min(height, width) < _MIN_SIZE_PX:
         raise InputError(f"{name}: is {width}x{height} pixels, too small to show anything; give larger pictures")
     values = picture.float() / 255
     if len(values) == 4 and values[3].amin() < 1:
-        return values[:3], values[3:]
+        return values[:3], values[3:], False
     if mask is not None:
-        return values[:3], _read_mask(mask, source, height, width, max_size_px)
+        return values[:3], _read_mask(mask, source, height, width, max_size_px), False
+    if background == "multiview":
+        return None
     cutout = cut_with_rembg(values[:3]) if background == "rembg" else cut_from_background(values[:3])
-    if cutout is None:
-        raise InputError(
-            f"{name}: the object does not stand before a background of one colour;"
-            " give pictures with alpha, `masks`, or `background='rembg'`"
-        )
-    return cutout.rgb, cutout.alpha
+    if cutout is None and background == "flat":
+        raise _no_flat_background(name)
+    return None if cutout is None else (cutout.rgb, cutout.alpha, True)
+
+
+def _no_flat_background(name: str) -> InputError:
+    return InputError(
+        f"{name}: the object does not stand before a background of one colour;"
+        " give pictures with alpha, `masks`, or `background='rembg'`"
+    )
 
 
 def _read_mask(

@@ -33,6 +33,9 @@ _RADIAL_TERMS_FROM = 8  # pictures of one lens that tell two radial terms apart
 _LEAST_MATCHES = 15  # of a verified pair, as COLMAP counts
 _LEAST_REGISTERED, _LEAST_SHARE = 3, 0.6
 _FEW_FEATURES = 200  # in a picture: blurred, or nothing to see
+_ENOUGH_FEATURES = 600  # in the median picture; with fewer, fainter ones are taken, too
+_FAINT = 0.002  # peak threshold of these, where COLMAP has 0.0067
+_LEAST_POINTS_SEEN = 20  # by the median picture of a reconstruction that is one
 _CV_TO_GL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
@@ -67,7 +70,8 @@ class SparsePoints:
 class Solved:
     """Cameras of the pictures that could be placed: ``views[i]`` is the number of the picture.
 
-    ``T_world_camera`` are OpenGL camera to world in COLMAP's world, which has no scale and no up.
+    ``T_world_camera`` are OpenGL camera to world in COLMAP's world, which has no scale and no up. ``left_out`` says for
+    each picture that is not placed which it is, and why.
     """
 
     views: tuple[int, ...]
@@ -77,7 +81,6 @@ class Solved:
     error_px: float
     mapper: str
     left_out: tuple[str, ...] = ()
-    """For each picture that is not placed one sentence: which, and why."""
 
 
 def require_pycolmap() -> Any:
@@ -159,9 +162,23 @@ def _extract(pycolmap: Any, photos: Sequence[Photo], names: list[str], database:
         sizes[name.split("/")[0]] = sizes.get(name.split("/")[0], 0) + 1
     reader = pycolmap.ImageReaderOptions()
     reader.camera_model = "RADIAL" if max(sizes.values()) >= _RADIAL_TERMS_FROM else "SIMPLE_RADIAL"
-    pycolmap.extract_features(
-        database, folder, names, camera_mode=pycolmap.CameraMode.PER_FOLDER, reader_options=reader
-    )
+    extraction = pycolmap.FeatureExtractionOptions()
+    for faint in (False, True):
+        if faint:
+            database.unlink()
+            extraction.sift.peak_threshold = _FAINT
+        pycolmap.extract_features(
+            database,
+            folder,
+            names,
+            camera_mode=pycolmap.CameraMode.PER_FOLDER,
+            reader_options=reader,
+            extraction_options=extraction,
+        )
+        with _opened(pycolmap, database) as db:
+            found = [db.num_keypoints_for_image(db.read_image_with_name(name).image_id) for name in names]
+        if np.median(found) >= _ENOUGH_FEATURES:
+            break
     with _opened(pycolmap, database) as db:
         done = set()
         for photo, name in zip(photos, names, strict=True):
@@ -226,8 +243,10 @@ def _map(
     for least_angle_deg in (16.0, 6.0):  # the second for captures without a pair that stands wide apart
         options.mapper.init_min_tri_angle = least_angle_deg
         (folder / f"sparse{least_angle_deg:g}").mkdir()
-        models = pycolmap.incremental_mapping(database, folder / "images", folder / f"sparse{least_angle_deg:g}", options)
-        candidates += [(model.num_reg_images(), 1, model, "incremental") for model in models.values()]
+        models = pycolmap.incremental_mapping(
+            database, folder / "images", folder / f"sparse{least_angle_deg:g}", options
+        )
+        candidates += [(model.num_reg_images(), 1, model, "incremental") for model in models.values() if _holds(model)]
         if candidates:
             break
     progress("mapping", 0.6)
@@ -239,12 +258,18 @@ def _map(
         with contextlib.suppress(RuntimeError, ValueError):
             pycolmap.calibrate_view_graph(database)
             models = pycolmap.global_mapping(database, folder / "images", folder / "global", options)
-            candidates += [(model.num_reg_images(), 0, model, "global") for model in models.values()]
+            candidates += [(model.num_reg_images(), 0, model, "global") for model in models.values() if _holds(model)]
     progress("mapping", 1.0)
     if not candidates:
         return None, ""
     _, _, best, mapper = max(candidates, key=lambda candidate: candidate[:2])
     return best, mapper
+
+
+def _holds(model: Any) -> bool:
+    """Whether enough points hold the pictures together: a mapper may place them by a handful of wrong ones."""
+    seen = [image.num_points3D for image in model.images.values() if image.has_pose]
+    return len(seen) > 0 and float(np.median(seen)) >= _LEAST_POINTS_SEEN
 
 
 def _solved(model: Any, mapper: str, names: list[str], reasons: tuple[str, ...]) -> Solved:
@@ -255,8 +280,8 @@ def _solved(model: Any, mapper: str, names: list[str], reasons: tuple[str, ...])
         T_camera_world = np.vstack([image.cam_from_world().matrix(), [0.0, 0.0, 0.0, 1.0]])
         poses.append(np.linalg.inv(T_camera_world) @ _CV_TO_GL)
         camera = model.cameras[image.camera_id]
-        f, cx, cy, *radial = camera.params
-        lenses.append(Lens(camera.width, camera.height, f, f, cx, cy, Brown(tuple(float(k) for k in radial))))
+        f, cx, cy, *radial = (float(value) for value in camera.params)
+        lenses.append(Lens(float(camera.width), float(camera.height), f, f, cx, cy, Brown(tuple(radial))))
         view_of[image.image_id] = view
     positions, point, view_numbers, px = [], [], [], []
     for number, found in enumerate(model.points3D.values()):
@@ -311,7 +336,9 @@ def _too_few(placed: int, count: int, reasons: tuple[str, ...]) -> str:
     if features > len(reasons) / 2:
         remedy = "photograph again in more light, sharp, on a surface with a pattern (a newspaper)"
     else:
-        remedy = "take more pictures between these, at most 15 degrees of turn from each to the next, background and all"
+        remedy = (
+            "take more pictures between these, at most 15 degrees of turn from each to the next, background and all"
+        )
     shown = "; ".join(reasons[:4]) + (f"; and {len(reasons) - 4} more" if len(reasons) > 4 else "")
     return f"only {placed} of {count} pictures could be placed ({shown}); {remedy}"
 

@@ -3,10 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy import ndarray
 
+from meshwright.cameras import Cameras
+
 _TRIALS = 600
+_GRID = 48  # points a side of a plane's grid
 _STEEPEST_DEG = 40.0  # between the plane's normal and the cameras' up
 _NEAR = 1.2  # median distances of the cameras: points farther from where they look belong to the room
 _THICKNESS = 0.008  # of that distance: points so near to a plane lie in it
@@ -26,6 +30,17 @@ class Plane:
         """How far points lie above the plane."""
         return points @ self.normal - self.height
 
+    def grid_below(self, T_world_camera: Float[ndarray, "views 4 4"]) -> Float[ndarray, "points 3"]:
+        """Points of the plane around where the cameras look, as far out as half their distance."""
+        center = meeting_point(T_world_camera)
+        reach = 0.5 * float(np.median(np.linalg.norm(T_world_camera[:, :3, 3] - center, axis=1)))
+        x = np.cross(self.normal, np.eye(3)[np.abs(self.normal).argmin()])
+        x /= np.linalg.norm(x)
+        steps = np.linspace(-reach, reach, _GRID)
+        a, b = np.meshgrid(steps, steps)
+        foot = center - self.above(center) * self.normal
+        return foot + a.ravel()[:, None] * x + b.ravel()[:, None] * np.cross(self.normal, x)
+
     def moved(self, T: Float[ndarray, "4 4"]) -> "Plane":
         """In another world, by a similarity."""
         scale = np.linalg.norm(T[:3, 0])
@@ -34,14 +49,9 @@ class Plane:
 
 
 def cameras_up(T_world_camera: Float[ndarray, "views 4 4"]) -> Float[ndarray, "3"]:
-    """The direction that is up for people who hold cameras level: nearest to right angles with all their x axes."""
-    x_axes, y_axes = T_world_camera[:, :3, 0], T_world_camera[:, :3, 1]
-    mean = y_axes.mean(axis=0)
-    values, vectors = np.linalg.eigh(x_axes.T @ x_axes / len(x_axes))
-    up = vectors[:, 0] * np.sign(vectors[:, 0] @ mean or 1.0)
-    # Cameras in one place and direction tell one x axis only: any direction across it would do.
-    told = values[1] > 4 * values[0] + 1e-3 and up @ mean > 0.3 * np.linalg.norm(mean)
-    return up if told else mean / max(np.linalg.norm(mean), 1e-12)
+    """`Cameras.up`, of matrices."""
+    T = torch.from_numpy(T_world_camera)
+    return Cameras(T, torch.ones(len(T), 4, dtype=T.dtype)).up().numpy()
 
 
 def meeting_point(T_world_camera: Float[ndarray, "views 4 4"]) -> Float[ndarray, "3"]:
@@ -100,9 +110,7 @@ def _through(point: Float[ndarray, "3"], across: Float[ndarray, "3"], up: Float[
     return Plane(normal, float(point @ normal))
 
 
-def level_world(
-    T_world_camera: Float[ndarray, "views 4 4"], plane: Plane | None
-) -> Float[ndarray, "4 4"]:
+def level_world(T_world_camera: Float[ndarray, "views 4 4"], plane: Plane | None) -> Float[ndarray, "4 4"]:
     """The similarity into a world with z up, the point that the cameras look at in the origin, and these 4 units away.
 
     z is across ``plane``, else what is up for the cameras; the first camera is in the half plane of +x. Turning,
@@ -123,9 +131,7 @@ def level_world(
     return T
 
 
-def moved_cameras(
-    T_world_camera: Float[ndarray, "views 4 4"], T: Float[ndarray, "4 4"]
-) -> Float[ndarray, "views 4 4"]:
+def moved_cameras(T_world_camera: Float[ndarray, "views 4 4"], T: Float[ndarray, "4 4"]) -> Float[ndarray, "views 4 4"]:
     """Cameras in another world, by a similarity; their own axes keep unit length."""
     moved = T @ T_world_camera
     moved[:, :3, :3] /= np.linalg.norm(T[:3, 0])

@@ -50,7 +50,7 @@ class Reconstruct:
     """Turn INPUT into a mesh: the folder --out gets mesh.glb, preview.png and report.json."""
 
     input: InputPath
-    """Orbit video or animation, Zero123++ sheet, folder of pictures, or a capture (COLMAP, transforms.json, ...)."""
+    """Photos of an object (a folder or a film), a capture with cameras, orbit video, or Zero123++ sheet."""
     out: Path
     """Folder for the results; made when missing."""
     more: MorePaths = ()
@@ -164,7 +164,7 @@ class Info:
     """Say what INPUT was recognised as, without reconstructing it."""
 
     input: InputPath
-    """Orbit video or animation, Zero123++ sheet, folder of pictures, or a capture (COLMAP, transforms.json, ...)."""
+    """Photos of an object (a folder or a film), a capture with cameras, orbit video, or Zero123++ sheet."""
     views: ViewOptions = ViewOptions()
     run: RunReading = RunReading()
 
@@ -174,6 +174,36 @@ class Info:
         with progress_bars() as bars:
             views = file_readers(self.run.isolate).load_views(self.input, self.views, progress=bars)
         print_views(self.input, views)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Find the cameras of photos or a film: --out gets images, sparse/0 (COLMAP) and transforms.json (extra sfm)."""
+
+    input: Annotated[Positional[Path], arg(metavar="PHOTOS")]
+    """Folder of photos of one scene, or a film around it."""
+    out: Path
+    """Folder for the results; made when missing."""
+    max_size_px: int = 1600
+    """Larger pictures are made smaller, to this many pixels."""
+    max_views: int = 128
+    """Of more pictures an even selection is used, of films at most 64 of the sharpest frames."""
+
+    def __call__(self) -> None:
+        from meshwright.capture import pose
+
+        # The same bounds as those of pictures to be reconstructed.
+        ViewOptions(max_size_px=self.max_size_px, max_views=self.max_views)
+        with progress_bars() as bars:
+            posed = pose(self.input, self.out, max_size_px=self.max_size_px, max_views=self.max_views, progress=bars)
+        facts = {
+            "cameras": f"{len(posed.views)} of {len(posed.views) + len(posed.left_out)}",
+            "error": f"{posed.error_px:.2f} px",
+            "points": str(len(posed.points.positions)),
+        }
+        print_facts(facts)
+        for note in posed.notes[1:]:
+            Console().print(note, markup=False, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -231,6 +261,7 @@ class Doctor:
         }
         extras = {
             "hub": "huggingface_hub",
+            "sfm": "pycolmap",
             "rembg": "rembg",
             "heic": "pi_heif",
             "app": "uvicorn",
@@ -257,6 +288,7 @@ COMMANDS = {
     "texture": Texture,
     "info": Info,
     "export-cameras": ExportCameras,
+    "pose": Pose,
     "train": Train,
     "evaluate": Evaluate,
     "convert": Convert,

@@ -5,6 +5,8 @@ Nikolova 2006: the relaxation is exact). Solved by the primal-dual steps of Cham
 flow measure lengths of slanted boundaries as they are, and need no library.
 """
 
+from typing import no_type_check
+
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
@@ -17,7 +19,9 @@ _SETTLED = 2e-4  # share of pixels that change sides between checks
 
 
 def smallest_cut(
-    cost: Float[ndarray, "height width"], edge_weight: Float[ndarray, "height width"], start: Bool[ndarray, "height width"]
+    cost: Float[ndarray, "height width"],
+    edge_weight: Float[ndarray, "height width"],
+    start: Bool[ndarray, "height width"],
 ) -> Float[ndarray, "height width"]:
     """u in [0, 1], above 0.5 on the object.
 
@@ -40,7 +44,7 @@ def smallest_cut(
 def contrast_weight(
     image: Float[ndarray, "height width 3"], strength: float, least: float
 ) -> Float[ndarray, "height width"]:
-    """``strength`` in even areas, down to ``least`` of it where colours change, as GrabCut has it (Rother et al. 2004)."""
+    """``strength`` in even areas, down to ``least`` of it where colours change, as in GrabCut (Rother et al. 2004)."""
     down = np.zeros(image.shape[:2], np.float32)
     right = np.zeros_like(down)
     down[:-1] = ((image[1:] - image[:-1]) ** 2).sum(axis=2)
@@ -51,7 +55,9 @@ def contrast_weight(
 
 
 @compiled
-def _steps(u: ndarray, lead: ndarray, dual: ndarray, cost: ndarray, weight: ndarray, count: int) -> None:
+@no_type_check
+def _steps(u, lead, dual, cost, weight, count):
+    """``count`` steps in place; all are float32 (height, width), ``dual`` (2, height, width)."""
     height, width = u.shape
     step = np.float32(0.35)  # both steps: 0.35 * 0.35 * 8 < 1, the bound for convergence
     for _ in range(count):

@@ -6,6 +6,7 @@ pattern, its shadows and all, and a pixel that shows just this colour in its pla
 """
 
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numpy as np
 import torch
@@ -27,8 +28,8 @@ _LEAST_SHARE = 0.34  # of the views that see the place
 class TablePicture:
     """Colours of the plane z = ``height`` where |x - x0| and |y - y0| <= ``half``, ``center`` being (x0, y0).
 
-    ``layers``: the lowest and the highest of each channel in a texel and its neighbours, and the share of the views that
-    see the texel which agree on its colour, 0 where too few do.
+    ``layers``: the lowest and the highest of each channel in a texel and its neighbours, and the share of the views
+    that see the texel which agree on its colour, 0 where too few do.
     """
 
     layers: Float[Tensor, "1 7 side side"]
@@ -60,8 +61,9 @@ class TablePicture:
         _mode(samples[:, :3].permute(0, 2, 1).contiguous().numpy(), visible.numpy(), colors, agreeing)
         table = torch.from_numpy(colors).T.reshape(1, 3, _SIDE, _SIDE)
         # Colours of the texels around count too: the cameras are exact to a pixel at best.
-        layers = [-max_pool2d(-table, 3, 1, 1), max_pool2d(table, 3, 1, 1), torch.from_numpy(agreeing).view(1, 1, _SIDE, _SIDE)]
-        return cls(torch.cat(layers, dim=1), center, half, height)
+        share = torch.from_numpy(agreeing).view(1, 1, _SIDE, _SIDE)
+        spread = [-max_pool2d(-table, 3, 1, 1), max_pool2d(table, 3, 1, 1), share]
+        return cls(torch.cat(spread, dim=1), center, half, height)
 
     @torch.no_grad()
     def difference(
@@ -81,8 +83,13 @@ class TablePicture:
 
 
 @compiled
-def _mode(samples: ndarray, seen: ndarray, colors: ndarray, agreeing: ndarray) -> None:
-    """The colour with the most views near it: the mean of these, and their share of the views that see the point."""
+@no_type_check
+def _mode(samples, seen, colors, agreeing):
+    """The colour with the most views near it: the mean of these, and their share of the views that see the point.
+
+    ``samples`` float32 (views, points, 3), ``seen`` bool (views, points); ``colors`` (points, 3) and ``agreeing`` (points)
+    are 0 and get the answer.
+    """
     for p in range(samples.shape[1]):
         count, most, best = 0, 0, -1
         for i in range(samples.shape[0]):
@@ -106,7 +113,8 @@ def _mode(samples: ndarray, seen: ndarray, colors: ndarray, agreeing: ndarray) -
 
 
 @compiled
-def _apart(a: ndarray, b: ndarray) -> float:
+@no_type_check
+def _apart(a, b):
     return max(abs(a[0] - b[0]), abs(a[1] - b[1]), abs(a[2] - b[2]))
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy import ndimage
 from torch import Tensor
@@ -27,11 +27,12 @@ from meshwright.cameras import Cameras
 from meshwright.capture.segmentation.colors import ColorModel
 from meshwright.capture.segmentation.cut import contrast_weight, smallest_cut
 from meshwright.capture.segmentation.table import TablePicture, table_explains
+from meshwright.capture.upright import Plane, level_world, moved_cameras
 from meshwright.errors import InputError
 from meshwright.progress import Progress, silent
 
 _WORK_PX = 320  # longer side of the pictures in all rounds but the last
-_ROUNDS = 4
+_BELIEF = (0.25, 0.5, 1.0, 1.0)  # in the common shape, round by round: the first may lack parts
 _VOXELS = 72  # along the longest side of the volume
 _REACH = 2.4  # units around where the cameras look: 4 units away they cannot look at more
 _SEEN_BY = 0.75  # share of the views that must see a voxel
@@ -48,14 +49,14 @@ _NEAR_PX = 24  # at work resolution: background so near the object counts as muc
 _EDGE_COST, _LEAST_EDGE = 3.0, 0.08
 _INSIDE, _OUTSIDE = 1.5, 4.0  # log odds that the shape's silhouette adds, well inside and well outside
 _BAND_PX = 3.0  # around the silhouette's outline in which they fade
-_MARGIN = 0.12  # of the shape's sides, left around it for the next grid
+_MARGIN = 0.1  # of the shape's sides, left around it for the next grid; more where it is not yet believed
 _DISAGREE = 0.8  # IoU of a cut and the shape's silhouette below which a view is reported
 _SOFT_PX = 0.6  # of the last alpha's edge
 
 
 @dataclass(frozen=True, eq=False)
 class Segmented:
-    """``alpha``: the object's coverage. ``agreement``: IoU of each view's cut with the silhouette of the common shape."""
+    """``alpha``: the object's coverage. ``agreement``: IoU of each view's cut with the common shape's silhouette."""
 
     alpha: Float[Tensor, "views 1 height width"]
     agreement: Float[Tensor, " views"]
@@ -69,20 +70,25 @@ def segment_together(
     images: Float[Tensor, "views 3 height width"],
     cameras: Cameras,
     seen: Float[Tensor, "views 1 height width"],
-    table_z: float | None,
+    table: Plane | None,
     *,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Segmented:
-    """Find the one object that all cameras look at, in a world as `level_world` makes it.
+    """Find the one object that all cameras look at.
 
-    ``images``: exposed alike. ``seen``: 1 on the picture, 0 on the canvas around it. ``table_z``: height of the plane on
-    which the object stands; None if there is none.
+    ``images``: exposed alike. ``seen``: 1 where a picture may show the object, 0 on the canvas around it. ``table``:
+    the plane on which the object stands, in the cameras' world; None if there is none.
 
     Raises:
         InputError: the cameras look at no common place, or nothing in it differs from its surroundings.
     """
     rng = np.random.default_rng(seed)
+    T_world_camera = cameras.T_world_camera.double().numpy()
+    T_level_world = level_world(T_world_camera, table)
+    moved = torch.from_numpy(moved_cameras(T_world_camera, T_level_world)).float()
+    cameras = Cameras(moved, cameras.intrinsics.float())
+    table_z = None if table is None else table.moved(T_level_world).height
     scale = min(1.0, _WORK_PX / max(images.shape[2:]))
     size = [max(16, round(side * scale)) for side in images.shape[2:]]
     small = interpolate(images, size=size, mode="area")
@@ -90,7 +96,7 @@ def segment_together(
     grid = _common_volume(cameras, table_z)
     center, half = grid.footprint()
 
-    def table(outlines: list[Bool[ndarray, "height width"]] | None = None) -> TablePicture | None:
+    def picture_of_table(outlines: list[Bool[ndarray, "height width"]] | None = None) -> TablePicture | None:
         if table_z is None:
             return None
         free = small_seen.float()
@@ -98,22 +104,23 @@ def segment_together(
             free = free * torch.from_numpy(np.stack([~_grown(outline, _CLEAR_PX) for outline in outlines]))[:, None]
         return TablePicture.of(small, cameras, free, table_z, center, half)
 
-    work = _Pictures(small, cameras, small_seen[:, 0].numpy(), table())
+    work = _Pictures(small, cameras, small_seen[:, 0].numpy(), picture_of_table())
     progress("object", 0.1)
-    shape = _first_shape(work, grid)
+    # What stands on the table reaches down to it: an object of one colour hides that colour's foot in all views.
+    shape = _first_shape(work, grid) if table_z is None else _first_shape(work, grid).filled_down()
     cuts: list[Bool[ndarray, "height width"]] = []
-    for round_ in range(_ROUNDS):
-        progress("object", 0.2 + 0.5 * round_ / _ROUNDS)
+    for round_, belief in enumerate(_BELIEF):
+        progress("object", 0.2 + 0.5 * round_ / len(_BELIEF))
         outlines = [shape.silhouette(work, i) for i in range(len(work))]
-        work = _Pictures(small, cameras, work.seen, table(outlines))
+        work = _Pictures(small, cameras, work.seen, picture_of_table(outlines))
         models = _Models.fit(work, outlines, rng)
-        cuts = [work.cut(i, models, outlines[i]) for i in range(len(work))]
-        shape = shape.refitted(cameras).voted(work, cuts)
+        cuts = [work.cut(i, models, outlines[i], belief) for i in range(len(work))]
+        shape = shape.refitted(float(grid.low[2]), _MARGIN / belief).voted(work, cuts)
     progress("object", 0.7)
     outlines = [shape.silhouette(work, i) for i in range(len(work))]
     models = _Models.fit(work, [cut & out for cut, out in zip(cuts, outlines, strict=True)], rng)
     agreement = torch.tensor([_iou(cut, outline) for cut, outline in zip(cuts, outlines, strict=True)])
-    full = _Pictures(images, cameras, (seen[:, 0] > 0.99).numpy(), table(outlines))
+    full = _Pictures(images, cameras, (seen[:, 0] > 0.99).numpy(), picture_of_table(outlines))
     alpha = torch.zeros(len(images), 1, *images.shape[2:])
     for i in range(len(images)):
         progress("object", 0.7 + 0.3 * i / len(images))
@@ -159,15 +166,19 @@ class _Shape:
         near = ndimage.distance_transform_edt(~mask) <= 0.75 * reach_px + 0.5
         return ndimage.binary_erosion(near, iterations=max(1, round(0.4 * reach_px)), border_value=1) | mask
 
-    def refitted(self, cameras: Cameras) -> "_Shape":
-        """The same on a grid that fits it."""
+    def filled_down(self) -> "_Shape":
+        """With everything below it, down to the lowest layer."""
+        below = self.inside.flip(2).cummax(dim=2).values.flip(2) if self.inside.any() else self.inside
+        return _Shape(below, self.low, self.cell)
+
+    def refitted(self, floor: float, margin: float) -> "_Shape":
+        """A full grid that fits it, with room on all sides, but none below ``floor``."""
         where = self.inside.nonzero()
         low = self.low + self.cell * where.amin(dim=0)
         high = self.low + self.cell * (where.amax(dim=0) + 1)
-        room = max(_MARGIN * float((high - low).max()), self.cell)
-        floor = self.low[2]
+        room = max(margin * float((high - low).max()), self.cell)
         low, high = low - room, high + room
-        low[2] = torch.maximum(low[2], floor)
+        low[2] = low[2].clamp(min=floor)
         cell = float((high - low).max()) / _VOXELS
         sides = ((high - low) / cell).ceil().long().clamp(min=1).tolist()
         return _Shape(torch.ones(*sides, dtype=torch.bool), low, cell)
@@ -177,7 +188,9 @@ class _Shape:
         votes = torch.from_numpy(np.stack(cuts)).float()[:, None]
         return self._where(pictures, 2 * votes - 1, 1.0)
 
-    def _where(self, pictures: "_Pictures", values: Float[Tensor, "views 1 height width"], unseen: float, proof: float = 0.0) -> "_Shape":
+    def _where(
+        self, pictures: "_Pictures", values: Float[Tensor, "views 1 height width"], unseen: float, proof: float = 0.0
+    ) -> "_Shape":
         """Voxels on which all but a few of the views that see them have a value above 0; the largest piece of them.
 
         With ``proof`` some of the views must have a value above that.
@@ -195,7 +208,7 @@ class _Shape:
 
 
 def _main_piece(inside: Bool[ndarray, "nx ny nz"]) -> Bool[ndarray, "nx ny nz"]:
-    """The largest connected piece, with others as large as a tenth of it: parts of an object may seem to stand apart."""
+    """The largest connected piece, and others as large as a tenth: parts of an object may seem to stand apart."""
     pieces, count = ndimage.label(inside)
     if count == 0:
         raise InputError(
@@ -220,7 +233,9 @@ def _common_volume(cameras: Cameras, table_z: float | None) -> _Shape:
     visible = (depth_z > 0) & (uv > 0).all(dim=2) & (uv < 1).all(dim=2)
     inside = (visible.float().mean(dim=0) >= _SEEN_BY).view(shape.inside.shape)
     if not bool(inside.any()):
-        raise InputError("the cameras do not look at one place together; check them, or leave pictures of other things out")
+        raise InputError(
+            "the cameras do not look at one place together; check them, or leave pictures of other things out"
+        )
     return _Shape(inside, low, cell)
 
 
@@ -277,9 +292,7 @@ class _Pictures:
     def colors(self, view: int) -> Float[ndarray, "height width 3"]:
         return self.images[view].permute(1, 2, 0).numpy()
 
-    def table_difference(
-        self, view: int
-    ) -> tuple[Float[ndarray, "height width"], Bool[ndarray, "height width"]]:
+    def table_difference(self, view: int) -> tuple[Float[ndarray, "height width"], Bool[ndarray, "height width"]]:
         """How far from the table's colour, and where that is known."""
         if self._table is None:
             return np.ones(self.size, np.float32), np.zeros(self.size, bool)
@@ -304,13 +317,13 @@ class _Pictures:
         return odds.clip(-_MOST_LOG_ODDS, _MOST_LOG_ODDS).astype(np.float32)
 
     def cut(
-        self, view: int, models: _Models, outline: Bool[ndarray, "height width"]
+        self, view: int, models: _Models, outline: Bool[ndarray, "height width"], belief: float
     ) -> Bool[ndarray, "height width"]:
         if not outline.any():
             return outline
         cut = np.zeros(self.size, bool)
-        place = _around(outline, 0.25, 12)
-        cut[place] = self._cut_inside(view, models, outline[place], place, 1.0)
+        place = _around(outline, 0.2 / belief, 12)
+        cut[place] = self._cut_inside(view, models, outline[place], place, 1.0, belief)
         return cut
 
     def _cut_inside(
@@ -320,11 +333,12 @@ class _Pictures:
         outline: Bool[ndarray, "height width"],
         place: tuple[slice, slice],
         scale: float,
+        belief: float,
     ) -> Bool[ndarray, "height width"]:
         """``scale``: pixels a pixel of the work resolution."""
         crop = self.cropped(view, place)
         cost = -crop.log_odds(0, _Models(models.object, [models.backgrounds[view]]))
-        cost -= _of_silhouette(outline, _BAND_PX * scale)
+        cost -= belief * _of_silhouette(outline, _BAND_PX * scale)
         cost[~crop.seen[0]] = _MOST_LOG_ODDS
         edges = contrast_weight(crop.colors(0), _EDGE_COST * scale, _LEAST_EDGE)
         return smallest_cut(cost, edges, outline) > 0.5
@@ -342,7 +356,7 @@ class _Pictures:
         )
         large = fine[0, 0].numpy() > 0.5
         place = _around(large, 0.1, round(8 * ratio))
-        mask = self._cut_inside(view, models, large[place], place, ratio)
+        mask = self._cut_inside(view, models, large[place], place, ratio, 1.0)
         mask = _without_specks(ndimage.binary_fill_holes(mask) if _holes_are_small(mask) else mask)
         alpha[place] = ndimage.gaussian_filter(mask.astype(np.float32), _SOFT_PX)
         return alpha
@@ -356,7 +370,12 @@ class _Pictures:
             (columns.stop - columns.start) / width,
             (rows.stop - rows.start) / height,
         )
-        return _Pictures(self.images[view : view + 1, :, rows, columns], camera, self.seen[view : view + 1, rows, columns], self._table)
+        return _Pictures(
+            self.images[view : view + 1, :, rows, columns],
+            camera,
+            self.seen[view : view + 1, rows, columns],
+            self._table,
+        )
 
 
 def _first_shape(pictures: _Pictures, volume: _Shape) -> _Shape:
