@@ -688,7 +688,10 @@ def test_opaque_pictures_without_a_flat_background(tmp_path):
     for i in range(3):
         Image.fromarray(noise).save(tmp_path / f"{i}.png")
     with pytest.raises(InputError, match=r"0\.png: the object does not stand before a background of one colour"):
-        load_views(tmp_path)
+        load(tmp_path, rig="orbit")
+    pytest.importorskip("pycolmap", reason="the extra sfm is not installed")
+    with pytest.raises(InputError, match=r"taken for photos, .*: only 0 of 3 pictures could be placed"):
+        load(tmp_path)
 
 
 def test_rembg_is_an_extra_that_is_named(tmp_path, monkeypatch):

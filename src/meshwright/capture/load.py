@@ -39,6 +39,7 @@ from meshwright.images import (
     check_held,
     image_size,
     is_animation,
+    read_focal_35mm,
     read_frames,
     read_image,
     resize,
@@ -49,6 +50,7 @@ from meshwright.progress import Progress, silent
 from meshwright.views import Capture, Views
 
 _MIN_SIZE_PX = 16
+_LOOKS = 5  # pictures that are looked at
 _LOOK_PX = 512  # pictures are looked at in that size to see what they are
 _LEAST_TOGETHER = 3  # views in which the object can be found together
 _EXPOSED_ALIKE = 0.01  # of the light
@@ -228,14 +230,21 @@ def _sources(posed: PosedPhotos, files: Sequence[Path]) -> list[PosedPicture]:
 
 
 def _stands_free(pictures: Sequence[Picture]) -> bool:
-    """Whether most of some of the pictures have alpha or a flat background, as pictures for rigs have."""
-    some = [pictures[i] for i in sorted({0, len(pictures) // 2, len(pictures) - 1})]
-    free = 0
-    for picture in some:
-        values = shrink_picture(picture, _LOOK_PX).float() / 255
+    """Whether pictures have alpha or a flat background, as pictures for rigs have: all of some that are looked at."""
+    for i in sorted({k * (len(pictures) - 1) // (_LOOKS - 1) for k in range(_LOOKS)}):
+        values = shrink_picture(pictures[i], _LOOK_PX).float() / 255
         has_alpha = len(values) == 4 and bool(values[3].amin() < 1)
-        free += has_alpha or cut_from_background(values[:3]) is not None
-    return 2 * free > len(some)
+        if not has_alpha and cut_from_background(values[:3]) is None:
+            return False
+    return True
+
+
+def _by_a_camera(path: Path, pictures: Sequence[Picture]) -> bool:
+    """Whether EXIF names the lens or the device of a folder's first picture, which has no alpha."""
+    if not path.is_dir() or len(pictures[0]) == 4:
+        return False
+    focal_mm, device = read_focal_35mm(picture_files(path)[0])
+    return focal_mm is not None or device != ""
 
 
 def _read_rig(path: Path, options: ViewOptions, budget: CaptureBudget, progress: Progress) -> _PosedPictures:
@@ -244,8 +253,12 @@ def _read_rig(path: Path, options: ViewOptions, budget: CaptureBudget, progress:
     notes = selection_note(len(frames.pictures), frames.count)
     rig: str = options.rig
     masked = options.masks is not None or (path / "masks").is_dir()
-    if rig == "auto" and options.background != "rembg" and not masked and not _stands_free(frames.pictures):
-        return _read_photos(path, options, progress)
+    cut = masked or options.background == "rembg"
+    if rig == "auto" and (_by_a_camera(path, frames.pictures) or not (cut or _stands_free(frames.pictures))):
+        try:
+            return _read_photos(path, options, progress)
+        except InputError as error:
+            raise InputError(f"{path}: taken for photos, as there is no flat background or alpha: {error}") from None
     if rig == "auto":
         rig, guess = guess_rig(path, frames.count, options)
         notes = (guess, *notes)
@@ -301,8 +314,10 @@ def _assemble(posed: _PosedPictures, options: ViewOptions, progress: Progress) -
     any_depth = any(source is not None and source.depth is not None for source in sources)
     depth_z = torch.zeros(count, 1, height, width) if any_depth else None
     background = options.background
-    if background == "auto" and posed.rig == "posed" and count >= _LEAST_TOGETHER and not _stands_free(posed.pictures):
-        background = "multiview"
+    if background == "auto" and posed.rig == "posed" and count >= _LEAST_TOGETHER:
+        # Photos that needed structure from motion stand in a scene, however even its border looks.
+        on_table = posed.tracks is not None and posed.table is not None
+        background = "multiview" if on_table or not _stands_free(posed.pictures) else "auto"
     flat, uncut = [], []
     for i, (picture, name) in enumerate(zip(posed.pictures, posed.names, strict=True)):
         progress("views", i / count, name)

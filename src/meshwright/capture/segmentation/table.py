@@ -87,8 +87,8 @@ class TablePicture:
 def _mode(samples, seen, colors, agreeing):
     """The colour with the most views near it: the mean of these, and their share of the views that see the point.
 
-    ``samples`` float32 (views, points, 3), ``seen`` bool (views, points); ``colors`` (points, 3) and ``agreeing`` (points)
-    are 0 and get the answer.
+    ``samples`` float32 (views, points, 3), ``seen`` bool (views, points); ``colors`` (points, 3) and ``agreeing``
+    (points) are 0 and get the answer.
     """
     for p in range(samples.shape[1]):
         count, most, best = 0, 0, -1
