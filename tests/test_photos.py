@@ -177,9 +177,8 @@ def test_the_object_is_found_among_other_things(plain):
 
 @pytest.mark.slow
 def test_a_picture_of_something_else_is_named(box_scene):
-    small = torch.nn.functional.interpolate(box_scene.images, size=(150, 200), mode="area")
-    images = small.clone()
-    images[3] = small[9].flip(2)
+    images = torch.nn.functional.interpolate(box_scene.images, size=(120, 160), mode="area")
+    images[3] = images[3].mean(dim=(1, 2), keepdim=True)  # a finger before the lens
     plane = Plane(np.array([0.0, 0.0, 1.0]), TABLE_Z)
     found = segment_together(images, box_scene.cameras, torch.ones_like(images[:, :1]), plane)
     assert found.disagreeing == [3]

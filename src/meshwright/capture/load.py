@@ -232,6 +232,8 @@ def _sources(posed: PosedPhotos, files: Sequence[Path]) -> list[PosedPicture]:
 def _stands_free(pictures: Sequence[Picture]) -> bool:
     """Whether pictures have alpha or a flat background, as pictures for rigs have: all of some that are looked at."""
     for i in sorted({k * (len(pictures) - 1) // (_LOOKS - 1) for k in range(_LOOKS)}):
+        if min(pictures[i].shape[1:]) < _MIN_SIZE_PX:
+            return True  # refused further on, in its own words
         values = shrink_picture(pictures[i], _LOOK_PX).float() / 255
         has_alpha = len(values) == 4 and bool(values[3].amin() < 1)
         if not has_alpha and cut_from_background(values[:3]) is None:
