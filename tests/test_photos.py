@@ -108,8 +108,10 @@ def _similarity(seed: int) -> np.ndarray:
 
 def _room_points(rng: np.random.Generator) -> np.ndarray:
     on_table = np.column_stack([rng.uniform(-2, 2, (150, 2)), rng.normal(-0.5, 0.003, 150)])
-    on_lid = np.column_stack([rng.uniform(-0.5, 0.5, (120, 2)), rng.normal(0.5, 0.003, 120)])  # as even as the table
-    return np.concatenate([on_table, on_lid, rng.uniform([-7, -7, 0], [7, 7, 14], (200, 3))])
+    on_lid = np.column_stack([rng.uniform(-0.5, 0.5, (260, 2)), rng.normal(0.5, 0.003, 260)])  # more than the table's
+    ring = rng.uniform(0, 2 * np.pi, 300)
+    on_floor = np.column_stack([3 * np.cos(ring), 3 * np.sin(ring), rng.normal(-1.5, 0.003, 300)])  # around the table
+    return np.concatenate([on_table, on_lid, on_floor, rng.uniform([-7, -7, 0], [7, 7, 14], (200, 3))])
 
 
 def test_the_plane_is_the_table_whatever_the_world():
@@ -230,6 +232,7 @@ def _differences(found: Cameras, true: Cameras) -> tuple[torch.Tensor, torch.Ten
     return Cameras(T, found.intrinsics.double()).difference(true.to(dtype=torch.float64))
 
 
+@pytest.mark.slow
 def test_photos_become_a_cut_out_capture(photos, box_scene):
     pytest.importorskip("pycolmap", reason="the extra sfm is not installed")
     views = load_views(photos)
@@ -260,6 +263,7 @@ def test_pose_writes_what_is_read_again(posed):
     torch.testing.assert_close(from_transforms.cameras.intrinsics, from_colmap.cameras.intrinsics)
 
 
+@pytest.mark.slow
 def test_pose_writes_a_model_that_colmap_reads(posed):
     pycolmap = pytest.importorskip("pycolmap", reason="the extra sfm is not installed")
     model = pycolmap.Reconstruction(posed / "sparse" / "0")

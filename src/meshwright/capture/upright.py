@@ -15,8 +15,9 @@ _STEEPEST_DEG = 40.0  # between the plane's normal and the cameras' up
 _NEAR = 1.2  # median distances of the cameras: points farther from where they look belong to the room
 _THICKNESS = 0.008  # of that distance: points so near to a plane lie in it
 _LEAST_INLIERS = 12
-_LEAST_SHARE = 0.1  # of the points near
-_BELOW = 3.0  # what a point below the plane costs in points on it: nothing lies below what carries the object
+_LEAST_SHARE = 0.03  # of the points near
+_UNDER = 0.5  # of that distance: within it across from the middle nothing can be seen under what carries the object
+_MOST_BELOW = 0.15  # of the points there, that may lie below it for being wrong
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,11 @@ def support_plane(
         if plane is None or plane.above(positions).min() <= 0:
             continue
         above = plane.above(near)
-        score = (np.abs(above) < tolerance).sum() - _BELOW * (above < -2 * tolerance).sum()
+        # A lid or the floor around the table may hold more points. A table lies under the middle, and nothing under it.
+        across = near - center - ((near - center) @ plane.normal)[:, None] * plane.normal
+        central = above[np.linalg.norm(across, axis=1) < _UNDER * reach]
+        below = (central < -2 * tolerance).mean() if len(central) else 1.0
+        score = (np.abs(central) < tolerance).sum() * max(0.0, 1 - below / _MOST_BELOW)
         if score > best_score:
             best, best_score = plane, float(score)
     if best is None:
