@@ -107,12 +107,13 @@ def evaluate(scene: Path, scans: list[Path] | None) -> tuple[Outcome, Tensor | N
     numbers = [truth.names.index(name) for name in views.names]
     T_truth_world = similarity(views.cameras.positions.double(), truth.cameras.positions[numbers].double())
     turned, moved = camera_errors(views.cameras, truth.cameras[numbers], T_truth_world)
-    # The lens once more: views do not keep it. The same pictures and seed give the same.
+    # The lens once more: views do not keep it. COLMAP's threads may find another in the last digits.
     photos, _, _ = read_photos(scene / "photos", 1024, 128)
     posed = pose_photos(photos)
     true_masks = torch.cat(
         [undistort(truth.masks[i], lens, "bilinear")[None] for i, lens in zip(numbers, posed.lenses, strict=False)]
     )
+    true_masks = torch.nn.functional.interpolate(true_masks, size=views.alpha.shape[2:], mode="bilinear")
     ious = silhouette_iou(views.alpha, true_masks)
     left, spread = gain_errors(views, posed.photos, posed.lenses, truth.gains[numbers])
     outcome = Outcome(
@@ -169,8 +170,8 @@ def gain_errors(
     found = []
     for i, (photo, lens) in enumerate(zip(photos, lenses, strict=False)):
         before = undistort(photo.pixels.float() / 255, lens).clamp(0, 1)
-        h, w = before.shape[1:]
-        after = views.images[i, :, :h, :w]
+        h, w = (min(pair) for pair in zip(before.shape[1:], views.images.shape[2:], strict=True))
+        before, after = before[:, :h, :w], views.images[i, :, :h, :w]
         useful = (views.alpha[i, 0, :h, :w] > 0.999) & (before > 0.1).all(0) & (after < 0.95).all(0)
         ratio = to_linear(after[:, useful]) / to_linear(before[:, useful])
         found.append(ratio.median(dim=1).values if bool(useful.any()) else torch.ones(3))
