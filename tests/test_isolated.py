@@ -64,12 +64,13 @@ def test_memory_is_limited():
 
 @pytest.mark.parametrize("name", ["hang", "hang_deaf"])
 def test_time_is_limited_and_nothing_stays(name):
+    others = _children() if sys.platform == "linux" else set()  # of other tests: servers that fork, say
     began = time.monotonic()
     with pytest.raises(InputError, match=r"^a.png: reading it takes longer than 0.2 s; [^\n]*$"):
         _run(name, Limits(0.2, 256))
     assert time.monotonic() - began < 30
     if sys.platform == "linux":
-        assert _children() == set()
+        assert _children() <= others
 
 
 @pytest.mark.parametrize(

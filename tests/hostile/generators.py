@@ -575,6 +575,7 @@ def _many_pictures(rng: random.Random) -> Callable[[Path], None]:
 def _write(path: Path, content: bytes) -> None:
     if path.is_dir() and not path.is_symlink():
         return  # the folder of that name is hostile enough
+    path.parent.mkdir(parents=True, exist_ok=True)  # of a name with a slash in it
     path.unlink(missing_ok=True)  # a pipe or link of that name would be written through
     path.write_bytes(content)
 
