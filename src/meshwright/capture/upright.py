@@ -29,7 +29,7 @@ class Plane:
 
     def above(self, points: Float[ndarray, "*points 3"]) -> Float[ndarray, "*points"]:
         """How far points lie above the plane."""
-        return points @ self.normal - self.height
+        return np.asarray(points @ self.normal - self.height)  # of one point too
 
     def grid_below(self, T_world_camera: Float[ndarray, "views 4 4"]) -> Float[ndarray, "points 3"]:
         """Points of the plane around where the cameras look, as far out as half their distance."""
