@@ -83,9 +83,9 @@ def run_in_child(
 
 
 def _start(result: BinaryIO, log: BinaryIO) -> "subprocess.Popen[bytes]":
-    # -P: not from the current folder, where a stranger's files may lie.
+    # -P: not from the current folder, where a stranger's files may lie; nor by an empty entry, which means that folder.
     package = str(Path(__file__).parents[1])
-    path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "meshwright.child"],
         stdin=subprocess.PIPE,
