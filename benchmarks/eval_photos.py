@@ -165,7 +165,7 @@ def gain_errors(
     views: Views, photos: tuple, lenses: tuple[Lens, ...], gains: Float[Tensor, "views 3"]
 ) -> tuple[float, float]:
     """Mean relative error of the light after and before evening out, both up to one number a channel for all."""
-    from meshwright.capture.gains import to_linear
+    from meshwright.srgb import linear_from_srgb
 
     found = []
     for i, (photo, lens) in enumerate(zip(photos, lenses, strict=False)):
@@ -173,7 +173,7 @@ def gain_errors(
         h, w = (min(pair) for pair in zip(before.shape[1:], views.images.shape[2:], strict=True))
         before, after = before[:, :h, :w], views.images[i, :, :h, :w]
         useful = (views.alpha[i, 0, :h, :w] > 0.999) & (before > 0.1).all(0) & (after < 0.95).all(0)
-        ratio = to_linear(after[:, useful]) / to_linear(before[:, useful])
+        ratio = linear_from_srgb(after[:, useful]) / linear_from_srgb(before[:, useful])
         found.append(ratio.median(dim=1).values if bool(useful.any()) else torch.ones(3))
     left = torch.stack(found) * gains
     left, spread = left / left.log().mean(0).exp(), gains / gains.log().mean(0).exp()

@@ -26,6 +26,7 @@ from benchmarks.scans import load_scan
 from meshwright.cameras import Cameras
 from meshwright.mesh import Mesh
 from meshwright.raster import render
+from meshwright.srgb import linear_from_srgb, srgb_from_linear
 
 ASPECT = 4 / 3
 FOV_X_DEG = 65.0  # a phone's main camera, held sideways
@@ -124,8 +125,8 @@ def write_scene(scan: Mesh, folder: Path, count: int, width_px: int, seed: int) 
             drawn = lit(mesh, wide, *sides) if shaded else render(mesh, wide, *sides, samples=1)
             rgb = drawn.rgb - (1 - drawn.alpha) + (1 - drawn.alpha) * rgb
         layers = bend(torch.cat([rgb, drawn.alpha], dim=1)[0], cameras[[i]], lens, height_px, width_px)
-        photo = (to_linear(layers[:3]) * torch.from_numpy(gains[i]).float()[:, None, None]).clamp(0, 1)
-        photo = to_srgb(photo) + NOISE * torch.from_numpy(rng.normal(size=photo.shape)).float()
+        photo = (linear_from_srgb(layers[:3]) * torch.from_numpy(gains[i]).float()[:, None, None]).clamp(0, 1)
+        photo = srgb_from_linear(photo) + NOISE * torch.from_numpy(rng.normal(size=photo.shape)).float()
         pixels = (photo.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
         Image.fromarray(pixels).save(folder / "photos" / name, quality=JPEG_QUALITY, exif=phone_exif())
         mask = (layers[3].clamp(0, 1) * 255).round().byte().numpy()
@@ -199,14 +200,6 @@ def phone_exif() -> Image.Exif:
     focal_35mm = 0.5 * 36 / np.tan(np.deg2rad(FOV_X_DEG) / 2)
     exif.get_ifd(0x8769)[0xA405] = round(focal_35mm * 43.27 / (36 * np.hypot(1, 1 / ASPECT)))
     return exif
-
-
-def to_linear(srgb: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055).clamp(min=0) ** 2.4)
-
-
-def to_srgb(linear: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    return torch.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear.clamp(min=1e-9) ** (1 / 2.4) - 0.055)
 
 
 # ------------------------------------------------------------------------------- the place

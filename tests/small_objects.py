@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from meshwright.mesh import Mesh, subdivide
+from meshwright.shape import grid, marching_cubes
 
 
 def colored_ball(center: tuple[float, float, float] = (0.0, 0.0, 0.0), radius: float = 1.0, rounds: int = 3) -> Mesh:
@@ -15,6 +16,15 @@ def colored_ball(center: tuple[float, float, float] = (0.0, 0.0, 0.0), radius: f
         points, faces = subdivide(points, faces)
     points = torch.nn.functional.normalize(points, dim=1)
     return Mesh(torch.tensor(center) + radius * points, faces, vertex_colors=(points + 1) / 2)
+
+
+def egg_with_nose() -> Mesh:
+    """Of many colours."""
+    p = grid(32, 2.0)
+    egg = (p / torch.tensor([0.5, 0.6, 0.75])).norm(dim=1) - 1
+    nose = (p - torch.tensor([0.45, 0.2, 0.1])).norm(dim=1) - 0.25
+    mesh = marching_cubes(torch.minimum(0.5 * egg, nose).view(33, 33, 33), scale=2.0)
+    return mesh.replace(vertex_colors=0.5 + 0.4 * torch.sin(7 * mesh.vertices + torch.tensor([0.0, 1.0, 2.0])))
 
 
 def textured_box(sides: tuple[float, float, float] = (2.0, 1.0, 0.5)) -> Mesh:

@@ -10,20 +10,16 @@ from scipy.spatial import cKDTree
 from meshwright import Cameras, Mesh, Views
 from meshwright.color import color_vertices
 from meshwright.raster import render
-from meshwright.shape import grid, marching_cubes, refine, visual_hull
+from meshwright.shape import refine, visual_hull
 from meshwright.shape.refine.stages import STAGES
+from small_objects import egg_with_nose
 
 SIZE_PX = 48
 
 
 @pytest.fixture(scope="module")
 def thing() -> Mesh:
-    """An egg with a nose, of many colours."""
-    p = grid(32, 2.0)
-    egg = (p / torch.tensor([0.5, 0.6, 0.75])).norm(dim=1) - 1
-    nose = (p - torch.tensor([0.45, 0.2, 0.1])).norm(dim=1) - 0.25
-    mesh = marching_cubes(torch.minimum(0.5 * egg, nose).view(33, 33, 33), scale=2.0)
-    return mesh.replace(vertex_colors=0.5 + 0.4 * torch.sin(7 * mesh.vertices + torch.tensor([0.0, 1.0, 2.0])))
+    return egg_with_nose()
 
 
 @pytest.fixture(scope="module")

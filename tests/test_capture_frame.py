@@ -12,8 +12,8 @@ from meshwright.errors import InputError
 from meshwright.options import ColorOptions, FitOptions, OutputOptions, ShapeOptions
 from meshwright.raster import render
 from meshwright.reconstruct import finish, in_output_frame, start_shape
-from meshwright.shape import grid, marching_cubes
 from meshwright.views import Capture, ObjectFrame
+from small_objects import egg_with_nose
 
 SIZE_PX = 48
 SIMILARITIES = [(1.0, 0, (0.0, 0.0, 0.0)), (0.01, 1, (3.0, -5.0, 2.0)), (250.0, 2, (-4000.0, 100.0, 900.0))]
@@ -28,12 +28,7 @@ def turn(seed: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def thing() -> Mesh:
-    """An egg with a nose, of many colours."""
-    p = grid(32, 2.0)
-    egg = (p / torch.tensor([0.5, 0.6, 0.75])).norm(dim=1) - 1
-    nose = (p - torch.tensor([0.45, 0.2, 0.1])).norm(dim=1) - 0.25
-    mesh = marching_cubes(torch.minimum(0.5 * egg, nose).view(33, 33, 33), scale=2.0)
-    return mesh.replace(vertex_colors=0.5 + 0.4 * torch.sin(7 * mesh.vertices + torch.tensor([0.0, 1.0, 2.0])))
+    return egg_with_nose()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from meshwright import InputError, ViewOptions, load_views
 from meshwright.cameras import Cameras
 from meshwright.capture import pose
-from meshwright.capture.gains import apply_gains, exposure_gains, to_linear, to_srgb
+from meshwright.capture.gains import apply_gains, exposure_gains
 from meshwright.capture.segmentation import segment_together
 from meshwright.capture.segmentation.colors import ColorModel
 from meshwright.capture.segmentation.cut import smallest_cut
@@ -22,6 +22,7 @@ from meshwright.capture.segmentation.table import TablePicture
 from meshwright.capture.upright import Plane, level_world, meeting_point, moved_cameras, support_plane
 from meshwright.evaluate import silhouette_iou
 from meshwright.images import read_focal_35mm, read_frames, write_video
+from meshwright.srgb import linear_from_srgb, srgb_from_linear
 from small_scene import TABLE_Z, Scene, draw_scene
 
 # ------------------------------------------------------------------------------- cuts
@@ -67,7 +68,7 @@ def test_color_model_is_a_density_and_tells_clusters_apart():
 
 def test_light_to_srgb_and_back():
     values = torch.linspace(0, 1, 101)
-    torch.testing.assert_close(to_srgb(to_linear(values)), values, atol=1e-5, rtol=0)
+    torch.testing.assert_close(srgb_from_linear(linear_from_srgb(values)), values, atol=1e-5, rtol=0)
 
 
 def test_gains_are_found_despite_highlights():
@@ -78,7 +79,7 @@ def test_gains_are_found_despite_highlights():
     shining = light.clone()
     for i in range(6):
         shining[i, :, 6 * i : 6 * i + 8] *= 1.5  # another place in each picture
-    images = to_srgb(shining * true[:, :, None, None]).clamp(0, 1)
+    images = srgb_from_linear(shining * true[:, :, None, None]).clamp(0, 1)
     uv = torch.from_numpy(rng.uniform(0.05, 0.95, (300, 2))).float()
     point, view = np.repeat(np.arange(300), 6), np.tile(np.arange(6), 300)
     gains = exposure_gains(images, uv[torch.from_numpy(point)], view, point)
@@ -86,7 +87,7 @@ def test_gains_are_found_despite_highlights():
     expected = expected / expected.log().mean(0).exp()
     assert float((gains / expected - 1).abs().max()) < 0.02
     assert float(gains.log().mean()) == pytest.approx(0, abs=1e-5)
-    even = to_linear(apply_gains(images, gains))[:, :, 38, 38]
+    even = linear_from_srgb(apply_gains(images, gains))[:, :, 38, 38]
     assert float((even / even.mean(0) - 1).abs().max()) < 0.03
 
 

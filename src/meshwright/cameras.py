@@ -18,6 +18,7 @@ from numpy import ndarray
 from torch import Tensor
 
 SV3D_FOV_DEG = 33.8
+CV_TO_GL = np.diag([1.0, -1.0, -1.0, 1.0])  # a camera's axes in OpenCV (y down, looks along +z) as OpenGL has them
 _LEAST_TURN = (
     3e-3  # variance of the cameras' horizontal axes across the first of their directions: an arc of 10 degrees
 )
@@ -283,12 +284,11 @@ def opengl_camera_to_world(T: Float[ndarray, "views 4 4"]) -> tuple[Float[ndarra
     for the other three. Each view's object is at the world's origin, so exactly one reading has it in front.
     """
     inverse = np.linalg.inv(T)
-    cv_to_gl = np.diag([1.0, -1.0, -1.0, 1.0])
     readings = {
         "OpenGL world-to-camera": inverse,
         "OpenGL camera-to-world": T,
-        "OpenCV world-to-camera": inverse @ cv_to_gl,
-        "OpenCV camera-to-world": T @ cv_to_gl,
+        "OpenCV world-to-camera": inverse @ CV_TO_GL,
+        "OpenCV camera-to-world": T @ CV_TO_GL,
     }
     centred = {name: _origin_centred(T_world_camera) for name, T_world_camera in readings.items()}
     best = max(centred, key=lambda name: centred[name])

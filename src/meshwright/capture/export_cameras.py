@@ -16,7 +16,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from meshwright.cameras import Cameras
+from meshwright.cameras import CV_TO_GL, Cameras
 from meshwright.capture.camera_files.posed_files import check_cameras, rigid
 from meshwright.errors import InputError
 from meshwright.images import write_image
@@ -25,7 +25,6 @@ from meshwright.untrusted import MIB, finite, parse_json, read_untrusted
 from meshwright.views import Views
 
 _PINHOLE = 1  # COLMAP's number of the model
-_CV_TO_GL = np.diag([1.0, -1.0, -1.0, 1.0])
 _MAX_REPORT_BYTES = 64 * MIB
 
 
@@ -63,7 +62,7 @@ def write_colmap(
     names = _write_pictures(views, folder, with_alpha=False, progress=progress)
     cameras, images = [struct.pack("<Q", len(names))], [struct.pack("<Q", len(names))]
     for i, name in enumerate(names):
-        T = np.linalg.inv(views.cameras.T_world_camera[i].double().cpu().numpy() @ _CV_TO_GL)
+        T = np.linalg.inv(views.cameras.T_world_camera[i].double().cpu().numpy() @ CV_TO_GL)
         x, y, z, w = Rotation.from_matrix(T[:3, :3]).as_quat()
         cameras.append(struct.pack("<IiQQ4d", i + 1, _PINHOLE, *_lens(views, i)))
         pose = struct.pack("<I7dI", i + 1, w, x, y, z, *T[:3, 3], i + 1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
 
 from meshwright.cameras import Cameras
+from meshwright.srgb import linear_from_srgb, srgb_from_linear
 
 _DARK, _BRIGHT = 0.06, 0.97  # sRGB: what is measured lies between
 _ROUNDS = 8
@@ -45,7 +46,7 @@ def exposure_gains(
     if not usable.any():
         return torch.ones(count, 3)
     _, number = np.unique(point[usable], return_inverse=True)
-    light = to_linear(torch.from_numpy(srgb[usable])).log().numpy()
+    light = linear_from_srgb(torch.from_numpy(srgb[usable])).log().numpy()
     logs = np.stack([_view_offsets(light[:, c], view[usable], number, count) for c in range(3)], axis=1)
     logs -= logs.mean(axis=0)
     return torch.from_numpy(np.exp(-logs).clip(1 / _MOST, _MOST)).float()
@@ -65,17 +66,7 @@ def apply_gains(
     images: Float[Tensor, "views 3 height width"], gains: Float[Tensor, "views 3"]
 ) -> Float[Tensor, "views 3 height width"]:
     """Pictures with their linear light multiplied; what was saturated stays so."""
-    return to_srgb(to_linear(images) * gains[:, :, None, None].to(images)).clamp(0, 1)
-
-
-def to_linear(srgb: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """sRGB to light (IEC 61966-2-1)."""
-    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb.clamp(min=0) + 0.055) / 1.055) ** 2.4)
-
-
-def to_srgb(light: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-    """Light to sRGB (IEC 61966-2-1)."""
-    return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.clamp(min=1e-9) ** (1 / 2.4) - 0.055)
+    return srgb_from_linear(linear_from_srgb(images) * gains[:, :, None, None].to(images)).clamp(0, 1)
 
 
 def _view_offsets(

@@ -354,10 +354,10 @@ def _assemble(posed: _PosedPictures, options: ViewOptions, progress: Progress) -
     )
     if uncut and background == "auto":  # what is flat in some pictures only is no background
         uncut = sorted({*uncut, *flat})
+    if not uncut:
+        require_unset("pictures whose object is cut out one by one", box=options.box)
     if uncut or posed.tracks is not None:
         views = _together(posed, views, uncut, options, progress)
-    else:
-        require_unset("pictures whose object is cut out one by one", box=options.box)
     return replace(views, images=views.images * views.alpha + (1 - views.alpha))
 
 
@@ -412,8 +412,6 @@ def _together(posed: _PosedPictures, views: Views, uncut: list[int], options: Vi
         if empty:
             notes.append(f"left out, for they do not show the object: {', '.join(posed.names[i] for i in empty)}")
             views = views[[i for i in range(len(views)) if i not in empty]]
-    elif options.box is not None:
-        require_unset("pictures whose object is cut out one by one", box=options.box)
     return replace(views, assumptions=(*views.assumptions, *notes))
 
 

@@ -6,7 +6,6 @@ world is then turned so that z is up, across the table that the object stands on
 
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from scipy.spatial.transform import Rotation
 
+from meshwright.cameras import CV_TO_GL
 from meshwright.capture.lens import Lens
 from meshwright.capture.pictures import read_photos
 from meshwright.capture.sfm import Photo, SparsePoints, solve_cameras
@@ -25,8 +26,6 @@ from meshwright.errors import InputError
 from meshwright.files import atomic_directory
 from meshwright.images import write_image
 from meshwright.progress import Progress, silent
-
-_CV_TO_GL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,8 +117,9 @@ def write_posed(posed: PosedPhotos, names: Sequence[str], folder: Path) -> None:
     lines = []
     for view, (name, mine) in enumerate(zip(names, features, strict=True)):
         rank[mine] = np.arange(len(mine))
-        T_camera_world = np.linalg.inv(posed.T_world_camera[view] @ _CV_TO_GL)
-        pose = " ".join(f"{x:.12g}" for x in (*_quaternion(T_camera_world[:3, :3]), *T_camera_world[:3, 3]))
+        T_camera_world = np.linalg.inv(posed.T_world_camera[view] @ CV_TO_GL)
+        x, y, z, w = Rotation.from_matrix(T_camera_world[:3, :3]).as_quat(canonical=True)
+        pose = " ".join(f"{number:.12g}" for number in (w, x, y, z, *T_camera_world[:3, 3]))
         seen = " ".join(
             f"{x:.4f} {y:.4f} {point + 1}"
             for (x, y), point in zip(posed.points.px[mine], posed.points.point[mine], strict=True)
@@ -158,19 +158,3 @@ def _two_radial_terms(lens: Lens) -> tuple[float, float]:
     """Those of the only lenses that `solve_cameras` fits."""
     k1, k2 = (*getattr(lens.distortion, "radial", ()), 0.0, 0.0)[:2]
     return k1, k2
-
-
-def _quaternion(R: Float[ndarray, "3 3"]) -> tuple[float, float, float, float]:
-    """(w, x, y, z) with w >= 0."""
-    # The eigenvector of the largest eigenvalue (Bar-Itzhack 2000): no case distinctions.
-    K = np.array(
-        [
-            [R[0, 0] - R[1, 1] - R[2, 2], R[0, 1] + R[1, 0], R[0, 2] + R[2, 0], R[2, 1] - R[1, 2]],
-            [R[0, 1] + R[1, 0], R[1, 1] - R[0, 0] - R[2, 2], R[1, 2] + R[2, 1], R[0, 2] - R[2, 0]],
-            [R[0, 2] + R[2, 0], R[1, 2] + R[2, 1], R[2, 2] - R[0, 0] - R[1, 1], R[1, 0] - R[0, 1]],
-            [R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1], R[0, 0] + R[1, 1] + R[2, 2]],
-        ]
-    )
-    x, y, z, w = np.linalg.eigh(K)[1][:, -1]
-    sign = math.copysign(1.0, w)
-    return sign * w, sign * x, sign * y, sign * z

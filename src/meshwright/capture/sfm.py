@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from PIL import Image
 
+from meshwright.cameras import CV_TO_GL
 from meshwright.capture.lens import Brown, Lens
 from meshwright.errors import InputError
 from meshwright.images import Picture
@@ -36,7 +37,6 @@ _FEW_FEATURES = 200  # in a picture: blurred, or nothing to see
 _ENOUGH_FEATURES = 600  # in the median picture; with fewer, fainter ones are taken, too
 _FAINT = 0.002  # peak threshold of these, where COLMAP has 0.0067
 _LEAST_POINTS_SEEN = 20  # by the median picture of a reconstruction that is one
-_CV_TO_GL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,7 +278,7 @@ def _solved(model: Any, mapper: str, names: list[str], reasons: tuple[str, ...])
     poses, lenses, view_of = [], [], {}
     for view, image in enumerate(images):
         T_camera_world = np.vstack([image.cam_from_world().matrix(), [0.0, 0.0, 0.0, 1.0]])
-        poses.append(np.linalg.inv(T_camera_world) @ _CV_TO_GL)
+        poses.append(np.linalg.inv(T_camera_world) @ CV_TO_GL)
         camera = model.cameras[image.camera_id]
         f, cx, cy, *radial = (float(value) for value in camera.params)
         lenses.append(Lens(float(camera.width), float(camera.height), f, f, cx, cy, Brown(tuple(radial))))

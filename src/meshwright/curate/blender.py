@@ -22,6 +22,7 @@ from meshwright.curate.object_files import Normalization, RenderedObject
 from meshwright.curate.options import DrawOptions
 from meshwright.curate.render import Drawn, framing_warnings
 from meshwright.errors import InputError
+from meshwright.srgb import srgb_from_linear
 
 BLENDER_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".fbx")
 _VARIABLE = "MESHWRIGHT_BLENDER"
@@ -90,10 +91,8 @@ def _drawn(name: str, arrays: dict[str, np.ndarray], cameras: Cameras, options: 
     linear = torch.from_numpy(arrays["rgba"])
     alpha = linear[:, 3:].clamp(0, 1)
     straight = (linear[:, :3] / alpha.clamp(min=1e-6)).clamp(0, 1)
-    srgb = torch.where(
-        straight <= 0.0031308, straight * 12.92, 1.055 * straight.clamp(min=1e-8) ** (1 / 2.4) - 0.055
-    )  # IEC 61966-2-1
-    rgba = (torch.cat([torch.where(alpha > 0, srgb, 0.0), alpha], dim=1) * 255).round().to(torch.uint8)
+    srgb = torch.where(alpha > 0, srgb_from_linear(straight), 0.0)
+    rgba = (torch.cat([srgb, alpha], dim=1) * 255).round().to(torch.uint8)
     normals = torch.nn.functional.normalize(torch.from_numpy(arrays["normals"]), dim=1)
     rendered = RenderedObject(name, rgba, torch.from_numpy(arrays["depth_z"])[:, None], normals, cameras)
     x, y, z = arrays["center"].tolist()

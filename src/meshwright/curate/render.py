@@ -21,6 +21,7 @@ from meshwright.errors import InputError
 from meshwright.mesh import Mesh
 from meshwright.mesh_files import load_mesh
 from meshwright.raster import render
+from meshwright.srgb import linear_from_srgb, srgb_from_linear
 
 MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".stl")
 _PLAIN = 0.906  # sRGB of 0.8, the reflectance that Blender gives to what has no material
@@ -135,8 +136,7 @@ def _lit(
 ) -> Float[Tensor, "views 3 height width"]:
     """A dome of light, twice as bright above as below, on a matt surface; nothing throws a shadow."""
     light = (_STUDIO_ABOVE + _STUDIO_BELOW) / 2 + (_STUDIO_ABOVE - _STUDIO_BELOW) / 2 * normals[:, 2:]
-    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) * light  # IEC 61966-2-1
-    return torch.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear.clamp(min=1e-8) ** (1 / 2.4) - 0.055)
+    return srgb_from_linear(linear_from_srgb(rgb) * light)
 
 
 def _point(values: Float[Tensor, "3"]) -> tuple[float, float, float]:

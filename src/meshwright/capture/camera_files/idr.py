@@ -14,6 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.linalg import rq
 
+from meshwright.cameras import CV_TO_GL
 from meshwright.capture.camera_files.beside import with_missing_noted
 from meshwright.capture.camera_files.instantmesh import check_npy
 from meshwright.capture.camera_files.posed_files import (
@@ -29,7 +30,6 @@ from meshwright.errors import InputError
 from meshwright.images import PICTURE_SUFFIXES, image_size
 from meshwright.untrusted import read_untrusted
 
-_CV_TO_GL = np.diag([1.0, -1.0, -1.0, 1.0])
 _PICTURE_FOLDERS, _MASK_FOLDERS = ("image", "images", "rgb"), ("mask", "masks")
 
 
@@ -116,7 +116,7 @@ def _decomposed(
     if not all(map(math.isfinite, (fx, fy, cx, cy, skew))):
         raise InputError(f"{where}: is no projection of a camera; correct it")
     skew = 0.0 if abs(skew) < 1e-4 * fx else float(skew)  # what is left of rounding
-    return rigid(T, where) @ _CV_TO_GL, Lens(
+    return rigid(T, where) @ CV_TO_GL, Lens(
         width_px, height_px, float(fx), float(fy), float(cx), float(cy), Brown(), skew
     )
 

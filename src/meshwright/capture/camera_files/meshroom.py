@@ -14,13 +14,13 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from meshwright.cameras import CV_TO_GL
 from meshwright.capture.camera_files.beside import last_part, mask_beside, pictures_by_label, with_missing_noted
 from meshwright.capture.camera_files.posed_files import MAX_CAMERAS, PosedFiles, PosedPicture, fitted, rigid
 from meshwright.capture.lens import Brown, Distortion, FieldOfView, Lens
 from meshwright.errors import InputError
 from meshwright.untrusted import finite, printable
 
-_CV_TO_GL = np.diag([1.0, -1.0, -1.0, 1.0])
 _STRONGEST = 1e6  # coefficient
 _MOST_POINTS = 5_000_000
 
@@ -192,7 +192,7 @@ def _openmvg_lens(entry: dict[str, Any], where: str) -> Lens:
 def _pose(R_camera_world: Float[ndarray, "3 3"], center: object, where: str) -> Float[ndarray, "4 4"]:
     T = np.eye(4)
     T[:3, :3], T[:3, 3] = R_camera_world.T, _numbers(center, 3, f"{where}: its centre")
-    return rigid(T, where) @ _CV_TO_GL
+    return rigid(T, where) @ CV_TO_GL
 
 
 def _key(value: object) -> str:

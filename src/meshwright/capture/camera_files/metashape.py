@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from meshwright.cameras import CV_TO_GL
 from meshwright.capture.camera_files.beside import first_bytes, mask_beside, pictures_by_label, with_missing_noted
 from meshwright.capture.camera_files.posed_files import MAX_CAMERAS, PosedFiles, PosedPicture, fitted, rigid
 from meshwright.capture.lens import Brown, Lens
@@ -22,7 +23,6 @@ from meshwright.untrusted import MIB, finite, printable, read_untrusted
 _MAX_BYTES = 64 * MIB
 _MOST_ELEMENTS = 5_000_000
 _DEEPEST = 100
-_CV_TO_GL = np.diag([1.0, -1.0, -1.0, 1.0])
 _STRONGEST = 1e6  # coefficient
 
 
@@ -81,7 +81,7 @@ def read_metashape(path: Path) -> PosedFiles:
         if sensor_id not in known:
             known[sensor_id] = _lens(lenses.get(sensor_id), where)
         mask = mask_beside(masks, picture.name)
-        posed = PosedPicture(picture, T @ _CV_TO_GL, known[sensor_id], mask, stored=True)
+        posed = PosedPicture(picture, T @ CV_TO_GL, known[sensor_id], mask, stored=True)
         pictures.append(fitted(posed, where))
     notes = with_missing_noted(pictures, missing, path)
     if unaligned:
