@@ -5,15 +5,15 @@
     python -m benchmarks.eval_shapes --summary FOLDER
 
 OBJECTS is a folder of textured GLB files in folders by source; `shapes.txt` beside this file lists those that are
-used: 20 real scans (those of `eval_refine`), and 40 assets drawn by a seed among those with several parts or with
+used: 20 real scans (those of docs/refinement.md), and 40 assets drawn by a seed among those with several parts or with
 holes, each in the half for tuning or in that for reporting. ``--choose`` writes that list anew, from manifest.json.
 
 Each object is scaled into the unit ball and photographed, unlit on white, at 512 x 512 px with true masks and cameras:
 by the six cameras of the Zero123++ rig, by 21 on an orbit at 10 degrees of elevation, or by eight in random directions.
 What `reconstruct` makes of that, from each start, is judged by
 
-- the 20 novel views of `eval_refine`: PSNR and SSIM of the whole picture, IoU of the coverage, depth where both have
-  one (mean difference in percent of the true diagonal);
+- the 20 novel views of `meshwright evaluate`: PSNR and SSIM of the whole picture, IoU of the coverage, depth where both
+  have one (mean difference in percent of the true diagonal);
 - the shape: Chamfer distance in percent of the diagonal and F-scores at 1 and 2 % of it, over the whole surfaces and
   over what the input cameras see of either (no more than 0.5 % of the diagonal behind the nearest surface).
 
@@ -40,10 +40,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from benchmarks.eval_refine import NOVEL, chosen_scans
-from benchmarks.scans import load_scan, render_scan_views
+from benchmarks.scans import chosen_scans, load_scan, render_scan_views
 from meshwright.cameras import Cameras
-from meshwright.evaluate import SurfaceSamples, compare_shapes, psnr, silhouette_iou, ssim
+from meshwright.evaluate import SurfaceSamples, compare_shapes, novel_cameras, psnr, silhouette_iou, ssim
 from meshwright.files import atomic_path
 from meshwright.mesh import Mesh
 from meshwright.mesh_files import load_mesh
@@ -57,6 +56,7 @@ from meshwright.shape.refine.stages import STAGES
 from meshwright.shape.refine.validation import prediction_error
 from meshwright.views import Views
 
+NOVEL = novel_cameras()
 LIST = Path(__file__).with_name("shapes.txt")
 ASSETS, SEED = 40, 12
 SAMPLES = 2  # points a pixel side, of novel views, the true ones and ours

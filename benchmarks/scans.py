@@ -17,9 +17,10 @@ from meshwright.color import color_vertices
 from meshwright.evaluate import load_scan, photograph
 from meshwright.mesh import subdivide
 
-__all__ = ["colored", "contact_sheet", "find_scans", "load_scan", "render_scan_views"]
+__all__ = ["chosen_scans", "colored", "contact_sheet", "find_scans", "load_scan", "render_scan_views"]
 
 COLORED_VERTICES = 25_000
+WHOLE_FOLDER, EVERY = 12, 3
 render_scan_views = photograph
 
 
@@ -34,6 +35,15 @@ def colored(mesh: Mesh, views: Views) -> Mesh:
 def find_scans(folders: list[Path]) -> list[Path]:
     """All GLB files of the folders, in the order of their names."""
     return sorted(path for folder in folders for path in folder.glob("*.glb"))
+
+
+def chosen_scans(given: list[Path]) -> list[Path]:
+    """Files, and folders of scans: one of up to 12 whole, of a larger one every third by name, from the first on."""
+    chosen = []
+    for path in given:
+        found = find_scans([path]) if path.is_dir() else [path]
+        chosen += found if len(found) <= WHOLE_FOLDER else found[::EVERY]
+    return chosen
 
 
 def contact_sheet(paths: list[Path], size_px: int, columns: int) -> Image.Image:
