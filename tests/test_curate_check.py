@@ -64,11 +64,24 @@ def shifted_alpha(r: RenderedObject) -> RenderedObject:
     return changed(r, rgba=r.rgba.roll(6, dims=3))
 
 
+def holed(r: RenderedObject) -> RenderedObject:
+    """The 8 % of the object that lie in the middle are gone from every second view."""
+    depth_z, rgba = r.depth_z.clone(), r.rgba.clone()
+    for view in range(0, len(r), 2):
+        pixels = (depth_z[view, 0] > 0).nonzero().float()
+        nearest = (pixels - pixels.mean(0)).norm(dim=1).argsort()[: int(0.08 * len(pixels))]
+        row, column = pixels[nearest].long().T
+        depth_z[view, :, row, column] = 0
+        rgba[view, :, row, column] = 0
+    return changed(r, depth_z=depth_z, rgba=rgba)
+
+
 FAULTS: dict[str, tuple[Callable[[RenderedObject], RenderedObject], str]] = {
     "depth in other units": (lambda r: changed(r, depth_z=r.depth_z * 2), "depth"),
     "depth a little off": (lambda r: changed(r, depth_z=r.depth_z * 0.95), "views"),
     "cameras moved": (moved_cameras, "views"),
     "cameras in another order": (lambda r: changed(r, cameras=r.cameras[[7, 0, 1, 2, 3, 4, 5, 6]]), "views"),
+    "a hole in every second view": (holed, "views"),
     "alpha shifted": (shifted_alpha, "alpha"),
     "colours of every second view changed": (painted, "colours"),
     "normals inside out": (lambda r: changed(r, normals=-r.normals), "normals"),
@@ -82,6 +95,21 @@ def test_a_fault_is_found_by_its_kind(rendered: RenderedObject, name: str) -> No
     damage, kind = FAULTS[name]
     lines = check_object(damage(rendered))
     assert kind in [line.partition(":")[0] for line in lines]
+
+
+def test_rods_thinner_than_a_pixel_pass_and_their_moved_cameras_do_not(rendered: RenderedObject) -> None:
+    """The next view's pixels pass some of their points by, about 4 % here."""
+    generator = torch.Generator().manual_seed(0)
+    rod = textured_box((0.016, 0.016, 1.8))
+    turns = torch.linalg.qr(torch.randn(12, 3, 3, generator=generator))[0]
+    rods = Mesh(
+        torch.cat([rod.vertices @ turn for turn in turns]),
+        torch.cat([rod.faces + 8 * k for k in range(12)]),
+        torch.full((96, 3), 0.5),
+    )
+    thin = draw("rods", rods, rendered.cameras, 96)
+    assert check_object(thin) == []
+    assert any(line.startswith("views") for line in check_object(moved_cameras(thin)))
 
 
 @pytest.fixture(scope="module")

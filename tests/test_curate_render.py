@@ -207,8 +207,29 @@ def test_a_second_run_does_nothing_and_other_options_are_refused(objects: Path, 
     summary = render_objects(options(objects, dataset))
     assert (summary.rendered, summary.already_there) == (0, 6)
     assert dataset_digest(dataset) == before
-    with pytest.raises(InputError, match="other options"):
+    with pytest.raises(InputError, match=r"other options \(seed 0, not 1\)"):
         render_objects(options(objects, dataset, seed=1))
+
+
+def test_a_set_from_before_an_option_existed_goes_on_with_its_default(
+    objects: Path, dataset: Path, tmp_path: Path
+) -> None:
+    older = shutil.copytree(dataset, tmp_path / "older")
+    stated = json.loads((older / "dataset.json").read_text())
+    del stated["draw"]["lighting"]  # unlit is its default
+    (older / "dataset.json").write_text(json.dumps(stated))
+    asked = options(objects, older)
+    assert render_objects(asked).already_there == 6
+    with pytest.raises(InputError, match=r"lighting unlit, not studio"):
+        render_objects(dataclasses.replace(asked, draw=dataclasses.replace(asked.draw, lighting="studio")))
+    (older / "dataset.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"dataset\.json: is not what a rendering run writes"):
+        render_objects(asked)
+
+
+def test_where_is_drawn_is_no_part_of_the_set(dataset: Path) -> None:
+    stated = json.loads((dataset / "dataset.json").read_text())["draw"]
+    assert stated.keys() == {"size_px", "fit", "lighting"}
 
 
 def test_views_follow_from_content_and_seed_not_from_name_or_company(

@@ -36,6 +36,8 @@ from meshwright.progress import Progress, silent
 
 _FORMAT = "meshwright-rendered-objects"
 _VERSION = 1
+_OF_THE_MACHINE = {"blender", "cycles_device"}
+"""Options that say where is drawn and not what, so another machine may go on with the set."""
 
 
 @dataclass(frozen=True)
@@ -94,19 +96,11 @@ def prepare(options: CurateRenderOptions) -> tuple[list[Job], int]:
         raise InputError("`cycles_device='gpu'` needs Blender; use `renderer='blender'`")
     found = find_objects(options.objects, BLENDER_SUFFIXES if blender else MESH_SUFFIXES)
     dataset = options.out.absolute()
-    settings = {
-        "format": _FORMAT,
-        "version": _VERSION,
-        "views": dataclasses.asdict(options.views),
-        "draw": {key: value for key, value in dataclasses.asdict(options.draw).items() if key != "blender"},
-        "renderer": options.renderer,
-        "seed": options.seed,
-    }
+    settings = _settings(options.views, options.draw, options.renderer, options.seed)
     text = json.dumps(settings, indent=1) + "\n"
     stated = dataset / "dataset.json"
     if stated.is_file():
-        if stated.read_text(encoding="utf-8") != text:
-            raise InputError(f"{options.out}: was rendered with other options (see {stated}); choose another `out`")
+        _check_settings(stated, settings, options.out)
     else:
         if dataset.is_dir() and any(dataset.iterdir()):
             raise InputError(f"{options.out}: holds other files and no data set; choose another `out`")
@@ -134,6 +128,42 @@ def prepare(options: CurateRenderOptions) -> tuple[list[Job], int]:
         if item.name not in done
     ]
     return jobs, len(found) - len(jobs)
+
+
+def _settings(views: ViewSetOptions, draw: DrawOptions, renderer: RendererName, seed: int) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "views": dataclasses.asdict(views),
+        "draw": {key: value for key, value in dataclasses.asdict(draw).items() if key not in _OF_THE_MACHINE},
+        "renderer": renderer,
+        "seed": seed,
+    }
+
+
+def _check_settings(stated: Path, settings: dict[str, Any], out: Path) -> None:
+    """Raise unless the set was made with these settings; one that it does not name had its default."""
+    try:
+        there = json.loads(stated.read_text(encoding="utf-8"))
+        if not isinstance(there, dict) or not all(isinstance(there.get(part, {}), dict) for part in ("views", "draw")):
+            raise ValueError
+    except (OSError, ValueError):
+        raise InputError(f"{stated}: is not what a rendering run writes; choose another `out`") from None
+    defaults = json.loads(json.dumps(_settings(ViewSetOptions(), DrawOptions(), "builtin", 0)))
+    asked = json.loads(json.dumps(settings))  # tuples become lists, as in the file
+    differing = []
+    for part, value in asked.items():
+        if isinstance(value, dict):
+            old = {**defaults[part], **there.get(part, {})}
+            differing += [
+                f"{key} {old.get(key)}, not {value.get(key)}"
+                for key in sorted(old.keys() | value.keys())
+                if old.get(key) != value.get(key) and key not in _OF_THE_MACHINE
+            ]
+        elif there.get(part, defaults[part]) != value:
+            differing.append(f"{part} {there.get(part, defaults[part])}, not {value}")
+    if differing:
+        raise InputError(f"{out}: was rendered with other options ({'; '.join(differing)}); choose another `out`")
 
 
 def render_job(job: Job) -> None:
