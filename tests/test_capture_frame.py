@@ -9,9 +9,11 @@ from scipy.spatial.transform import Rotation
 
 from meshwright import Cameras, Mesh, Views
 from meshwright.errors import InputError
+from meshwright.evaluate import Scored
 from meshwright.options import ColorOptions, FitOptions, OutputOptions, ShapeOptions
 from meshwright.raster import render
 from meshwright.reconstruct import finish, in_output_frame, start_shape
+from meshwright.results import start_from_mesh
 from meshwright.views import Capture, ObjectFrame
 from small_objects import egg_with_nose
 
@@ -177,3 +179,36 @@ def test_the_frame_can_be_asked_for(views):
     assert in_output_frame(rig, "object")[0] is rig
     with pytest.raises(InputError, match="frame"):
         OutputOptions(frame="here")
+
+
+# --- a mesh as the start ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", ["auto", "input", "object"])
+@pytest.mark.parametrize("mesh_in", ["input", "object"])
+def test_a_mesh_is_found_in_the_world_and_in_the_objects_frame(thing, views, mesh_in, asked):
+    """As a frame that was asked for says, and by itself in the frame that the mesh came in."""
+    similarity = (0.4, 1, (3.0, -5.0, 2.0))
+    world_views = moved(views, *similarity)
+    world_views = dataclasses.replace(world_views, cameras=world_views.cameras.to(dtype=torch.float32))
+    mesh = thing.replace(vertices=moved_points(thing.vertices, *similarity).float())
+    own = ObjectFrame.upright(world_views)
+    if mesh_in == "object":
+        mesh = own.normalize_mesh(mesh)
+    start, placed, frame = start_from_mesh(mesh, "thing.ply", world_views, asked, torch.device("cpu"))
+    assert frame.is_identity == ((mesh_in if asked == "auto" else asked) == "input")
+    assert Scored.of(start.mesh, placed).silhouette_iou > 0.98
+    same = start.mesh if not frame.is_identity else own.normalize_mesh(start.mesh)
+    torch.testing.assert_close(
+        same.vertices, own.normalize_points(moved_points(thing.vertices, *similarity).float()), atol=1e-4, rtol=0
+    )
+    assert start.color_field is not None
+
+
+def test_a_mesh_that_lies_elsewhere_or_has_no_triangles_is_refused(thing, views):
+    for wrong, complaint in (
+        (thing.replace(vertices=thing.vertices + 50), "thing.ply: does not lie where the views look"),
+        (Mesh(thing.vertices, thing.faces[:0]), "thing.ply: has no triangles"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            start_from_mesh(wrong, "thing.ply", views, "auto", torch.device("cpu"))

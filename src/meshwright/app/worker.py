@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from meshwright.mesh import Mesh
     from meshwright.progress import Progress
     from meshwright.reconstruct import StartShape
-    from meshwright.views import ObjectFrame, Views
+    from meshwright.views import Views
 
 _SAY_EVERY_S = 0.1
 _JPEG_QUALITY = 90
@@ -101,7 +101,8 @@ def import_everything() -> None:
     import meshwright.capture
     import meshwright.evaluate
     import meshwright.mesh_files
-    import meshwright.reconstruct  # noqa: F401
+    import meshwright.reconstruct
+    import meshwright.results  # noqa: F401
 
 
 def run_job(folder: Path, request: JobRequest, limits: Limits, channel: Channel, model_dir: str | None = None) -> None:
@@ -146,11 +147,13 @@ def _make(
     from meshwright.capture import load_views
     from meshwright.color import color_vertices
     from meshwright.device import resolve_device
-    from meshwright.evaluate import Scored, StageClock, preview, turntable, write_report
-    from meshwright.images import write_image
+    from meshwright.evaluate import StageClock
+    from meshwright.mesh_files import load_mesh
     from meshwright.reconstruct import finish, in_output_frame
+    from meshwright.results import start_from_mesh, write_results
 
-    run = groups[road.RunOptions]
+    run, output = groups[road.RunOptions], groups.get(road.OutputOptions, road.OutputOptions())
+    device = resolve_device(run.device)
     clock = StageClock(channel.progress)
     views = load_views(source, groups[road.ViewOptions], progress=clock)
     if request.exclude:
@@ -158,46 +161,36 @@ def _make(
         if not kept:
             raise InputError("exclude: leaves no view; keep at least one")
         views = views[kept]
-    asked = groups.get(road.OutputOptions, road.OutputOptions()).frame
-    if mesh_path is not None and asked == "auto":
-        asked = "input"  # where that mesh is
-    views, frame = in_output_frame(views, asked)
+    if mesh_path is None:
+        views, frame = in_output_frame(views, output.frame)
+    else:
+        start, views, frame = start_from_mesh(load_mesh(mesh_path), mesh_path.name, views, output.frame, device)
     show_views(views, live, channel)
     if request.task == "inspect":
         for file in live.iterdir():
             shutil.copyfile(file, making / file.name)
         return
-    views = views.to(resolve_device(run.device))
-    start = _start(views, mesh_path, frame, groups, clock, model_dir)
+    views = views.to(device)
+    if mesh_path is None:
+        start = _start(views, groups, clock, model_dir)
     shown = start.mesh if start.mesh.has_colors else color_vertices(start.mesh, views)
     _show_mesh(shown.to("cpu"), views, live, "start.glb", channel)
-    fit = groups.get(road.FitOptions, road.FitOptions(refine="off"))
     finished = finish(
         start,
         views,
-        fit=fit,
+        fit=groups.get(road.FitOptions, road.FitOptions(refine="off")),
         color=groups[road.ColorOptions],
         seed=run.seed,
         progress=clock,
         observe=_FitShown(views, live, channel),
     )
-    clock("files", 0.0)
-    before = Scored.of(shown.to("cpu"), views.to("cpu"))
-    result = Scored.of(finished.mesh.to("cpu"), finished.views.to("cpu"))
-    output = groups[road.OutputOptions]
-    for suffix in dict.fromkeys(("glb", *output.format)):  # the page shows a GLB, whatever else is wanted
-        result.mesh.save(making / f"mesh.{suffix}")
+    wanted = replace(output, format=tuple(dict.fromkeys(("glb", *output.format))))  # the page shows a GLB
+    settings = {"task": request.task, "exclude": list(request.exclude), **request.options, "device": str(run.device)}
+    _, result = write_results(making, start, finished, views, frame, wanted, settings, clock)
     if "obj" in output.format:
         _pack_obj(making)
     shutil.copyfile(live / "start.glb", making / "start.glb")
-    show_views(finished.views.to("cpu"), making, None, [score.psnr_db for score in result.scores])
-    write_image(preview([before, result]), making / "preview.png")
-    if output.turntable:
-        turntable(result.mesh, making / "turntable.mp4", progress=clock)
-    clock.close()
-    settings = {"task": request.task, "exclude": list(request.exclude), **request.options, "device": str(run.device)}
-    report = making / "report.json"
-    write_report(report, before, result, finished.refined, start.rejected_views, settings, clock.stages, frame)
+    show_views(result.views, making, None, [score.psnr_db for score in result.scores])
     channel.progress("files", 1.0)
 
 
@@ -209,34 +202,20 @@ def _pack_obj(folder: Path) -> None:
             archive.write(part, part.name)
 
 
-def _start(
-    views: "Views",
-    mesh_path: Path | None,
-    frame: "ObjectFrame",
-    groups: Mapping[type, Any],
-    progress: "Progress",
-    model_dir: str | None,
-) -> "StartShape":
-    """The shape to go on from: a mesh that was sent, what a model sees, or the hull."""
-    from meshwright.color import surface_field
-    from meshwright.device import resolve_device
-    from meshwright.mesh_files import load_mesh
-    from meshwright.reconstruct import StartShape, start_shape
+def _start(views: "Views", groups: Mapping[type, Any], progress: "Progress", model_dir: str | None) -> "StartShape":
+    """The shape to go on from: what a model sees, or the hull."""
+    from meshwright.reconstruct import start_shape
     from meshwright.weights import load_model
 
-    device = groups[road.RunOptions].device
-    if mesh_path is not None:
-        mesh = load_mesh(mesh_path)
-        if len(mesh.faces) == 0:
-            raise InputError(f"{mesh_path.name}: has no triangles; export it again with its surface")
-        mesh = frame.normalize_mesh(mesh).to(resolve_device(device))
-        return StartShape(mesh, surface_field(mesh))
     wanted = groups[road.ModelOptions]
     model = None
     if wanted.model != "none":
-        where = replace(wanted, model_dir=None if model_dir is None else Path(model_dir))
         model = load_model(
-            where.model, model_dir=where.model_dir, revision=where.revision, device=device, progress=progress
+            wanted.model,
+            model_dir=None if model_dir is None else Path(model_dir),
+            revision=wanted.revision,
+            device=groups[road.RunOptions].device,
+            progress=progress,
         )
     fit = groups[road.FitOptions]
     return start_shape(views, model=model, shape=groups[road.ShapeOptions], fit=fit, progress=progress)

@@ -22,7 +22,6 @@ from meshwright.options import (
     ColorOptions,
     FitLevel,
     FitOptions,
-    Frame,
     ModelOptions,
     OutputOptions,
     RunOptions,
@@ -36,8 +35,6 @@ if TYPE_CHECKING:  # torch takes seconds to import: --help and usage errors shou
     from meshwright.views import ObjectFrame, Views
 
     Work = tuple[Views, StartShape, Finished, ObjectFrame]
-
-_LEAST_IOU = 0.1  # a mesh whose silhouettes overlap less than this with the pictures lies elsewhere
 
 InputPath = Annotated[Positional[Path], arg(metavar="INPUT")]
 MorePaths = Annotated[Positional[tuple[Path, ...]], arg(metavar="[INPUT ...]")]
@@ -304,60 +301,31 @@ def _finish_mesh(command: Refine | Texture, progress: "Progress") -> "Work":
     Raises:
         InputError: the file is not a mesh, or the mesh is not where the views look.
     """
-    from meshwright.color import surface_field
     from meshwright.device import resolve_device
-    from meshwright.evaluate import Scored
     from meshwright.isolated import file_readers
-    from meshwright.reconstruct import StartShape, finish, in_output_frame
+    from meshwright.reconstruct import finish
+    from meshwright.results import start_from_mesh
 
     files = file_readers(command.run.isolate)
     views = files.load_views(command.input, command.views, progress=progress)
     mesh = files.load_mesh(command.mesh)
-    if len(mesh.faces) == 0:
-        raise InputError(f"{command.mesh}: has no triangles; export it again with its surface")
-    asked: Frame = "input" if command.output.frame == "auto" else command.output.frame  # auto: where the mesh is
-    overlap = Scored.of(mesh, views).silhouette_iou
-    if overlap < _LEAST_IOU:  # perhaps it is a result in the object's own frame
-        own_views, own = in_output_frame(views, "object")
-        if own.is_identity or Scored.of(mesh, own_views).silhouette_iou < _LEAST_IOU:
-            raise InputError(
-                f"{command.mesh}: does not lie where the views look (mean silhouette IoU {overlap:.2f}); place and"
-                " scale it in the cameras' world, with y up in the file"
-            )
-        mesh = own.restore_mesh(mesh)
-        asked = "object" if command.output.frame == "auto" else asked
     device = resolve_device(command.run.device)
-    views, frame = in_output_frame(views, asked)
-    mesh = frame.normalize_mesh(mesh)
-    mesh, views = mesh.to(device), views.to(device)
-    start = StartShape(mesh, surface_field(mesh))
+    start, views, frame = start_from_mesh(mesh, str(command.mesh), views, command.output.frame, device)
     finished = finish(start, views, fit=command.fit, color=command.color, seed=command.run.seed, progress=progress)
     return views, start, finished, frame
 
 
 def _write_results(command: Reconstruct | Refine | Texture, work: "Callable[[Progress], Work]") -> None:
     """Do the work, and write what comes of it to a folder that appears whole."""
-    from meshwright.color import color_vertices
     from meshwright.device import resolve_device
-    from meshwright.evaluate import Scored, StageClock, preview, turntable, write_report
+    from meshwright.evaluate import StageClock
     from meshwright.files import atomic_directory
-    from meshwright.images import write_image
+    from meshwright.results import write_results
 
     settings = json.loads(json.dumps(dataclasses.asdict(command), default=str))
     settings["run"]["device"] = str(resolve_device(command.run.device))
     with atomic_directory(command.out) as folder, progress_bars() as bars:
         clock = StageClock(bars)
         views, start, finished, frame = work(clock)
-        clock("files", 0.0)
-        colored = start.mesh if start.mesh.has_colors else color_vertices(start.mesh, views)
-        before = Scored.of(colored.to("cpu"), views.to("cpu"))
-        result = Scored.of(finished.mesh.to("cpu"), finished.views.to("cpu"))
-        for suffix in command.output.format:
-            result.mesh.save(folder / f"mesh.{suffix}")
-        write_image(preview([before, result]), folder / "preview.png")
-        if command.output.turntable:
-            turntable(result.mesh, folder / "turntable.mp4", progress=clock)
-        clock.close()
-        report = folder / "report.json"
-        write_report(report, before, result, finished.refined, start.rejected_views, settings, clock.stages, frame)
+        before, result = write_results(folder, start, finished, views, frame, command.output, settings, clock)
     print_result(command.out, before, result, clock.stages)
