@@ -159,6 +159,36 @@ def mean_brightness(png: bytes) -> float:
     return float(np.asarray(Image.open(io.BytesIO(png)).convert("L")).mean())
 
 
+def test_slow_frames_are_drawn_coarser_until_all_stands_still(page: Any, served: Served) -> None:
+    """The clock of the page is ours: 100 ms a frame, then 10."""
+    page.goto(served.url)
+    coarse, sharp, quick = page.evaluate("""async () => {
+      const { Viewer } = await import("/viewer.js");
+      let now = 0, step = 100, frames = 0;
+      window.requestAnimationFrame = (draw) => setTimeout(() => { frames += 1; draw(now += step); }, 0);
+      const pass = async (count) => {
+        for (const end = frames + count; frames < end;) await new Promise((go) => setTimeout(go, 1));
+      };
+      const stage = document.createElement("div");
+      stage.style = "position: fixed; inset: 0";
+      document.body.append(stage);
+      const viewer = new Viewer(stage);
+      const width = () => viewer.canvas.width / stage.clientWidth;
+      viewer.setTurning(true);
+      await pass(30);
+      const coarse = width();
+      viewer.setTurning(false);
+      await pass(30);
+      const sharp = width();
+      step = 10;
+      viewer.setTurning(true);
+      await pass(30);
+      return [coarse, sharp, width()];
+    }""")
+    assert coarse == pytest.approx(0.35, abs=0.01)
+    assert sharp == quick == 1
+
+
 def test_a_wrong_file_is_explained(page: Any, served: Served, tmp_path: Path) -> None:
     (tmp_path / "film.mp4").write_bytes(b"this is no film")
     page.goto(served.url)

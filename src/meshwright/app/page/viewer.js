@@ -9,6 +9,9 @@ import { still } from "./dom.js";
 
 const FLIGHT_MS = 650;
 const FOV_DEG = 35;
+// While something moves, frames that take longer than SLOW_MS (on average) are drawn with fewer pixels, down to the share
+// COARSEST of the width; when all has stood still for REST_MS, one sharp frame follows.
+const SLOW_MS = 30, COARSEST = 0.35, REST_MS = 200;
 
 export class Viewer {
   constructor(stage, { onView = () => {} } = {}) {
@@ -16,7 +19,9 @@ export class Viewer {
     this.onView = onView;
     this.renderer = new WebGLRenderer({ antialias: true, alpha: true, preserveDrawingBuffer: false });
     this.renderer.outputColorSpace = SRGBColorSpace;
-    this.renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
+    this.sharpness = 1;
+    this.pace_ms = 0;
+    this.#sharpen(1);
     this.canvas = this.renderer.domElement;
     this.canvas.tabIndex = 0;
     this.canvas.setAttribute("role", "img");
@@ -44,7 +49,7 @@ export class Viewer {
     this.posed = null;
     this.flight = null;
     this.framed = false;
-    this.stats = { frames: 0, seconds: 0 };
+    this.frames = 0;
     this.canvas.addEventListener("pointerdown", (event) => { this.pressed = [event.clientX, event.clientY]; });
     this.canvas.addEventListener("pointerup", (event) => this.#click(event));
     this.canvas.addEventListener("keydown", (event) => this.#key(event));
@@ -258,18 +263,39 @@ export class Viewer {
       if (this.flight) this.flight(now);
       else if (this.posed === null) this.controls.update();
       if (this.controls.autoRotate || this.spinning) this.dirty = true;
+      if (!this.dirty) {
+        this.moving = false;
+        this.pace_ms = 0;
+        if (this.sharpness < 1 && now - this.drawn_ms > REST_MS) this.#sharpen(1);
+      }
       if (this.dirty) {
         this.dirty = false;
-        const started = performance.now();
+        if (this.moving) this.#keepPace(now - this.drawn_ms);
+        this.moving = true;
+        this.drawn_ms = now;
         this.#clearTheSight();
         if (this.posed !== null && !this.flight) this.#project();
         this.light.position.copy(this.camera.position).add(new Vector3(0, this.radius ?? 1, 0));
         this.renderer.render(this.scene, this.camera);
-        this.stats.frames += 1;
-        this.stats.seconds += (performance.now() - started) / 1000;
+        this.frames += 1;
       }
       this.#tick();
     });
+  }
+
+  // Every frame but the first of a movement: ms since the one before.
+  #keepPace(ms) {
+    this.pace_ms = 0.6 * this.pace_ms + 0.4 * ms;
+    if (this.pace_ms > SLOW_MS && this.sharpness > COARSEST) {
+      this.pace_ms = 0;
+      this.#sharpen(Math.max(COARSEST, 0.75 * this.sharpness));
+    }
+  }
+
+  #sharpen(sharpness) {
+    this.sharpness = sharpness;
+    this.renderer.setPixelRatio(sharpness * Math.min(devicePixelRatio, 2));
+    this.draw();
   }
 
   #resize() {
