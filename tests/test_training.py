@@ -18,7 +18,7 @@ from meshwright.train.runs import Run
 from meshwright.train.training import make_objective, new_model
 from meshwright.train.validation import held_out_batches, measure, visible_points
 from meshwright.weights import start_from
-from training_scenes import Source, in_memory, one_batch, same, stage1_config, stage2_config
+from training_scenes import Source, in_memory, last_tensors, one_batch, same, stage1_config, stage2_config
 
 
 def run_to_end(folder: Path, config: TrainConfig, objective=None, **arguments) -> tuple[Run, Outcome]:
@@ -35,11 +35,6 @@ def run_to_end(folder: Path, config: TrainConfig, objective=None, **arguments) -
 
 def losses(run: Run) -> list[float]:
     return [line["loss"] for line in run.metrics() if "loss" in line]
-
-
-def last_tensors(run: Run) -> dict[str, torch.Tensor]:
-    folder = run.checkpoints / f"step-{run.steps()[-1]:08d}"
-    return {f"{file.name}/{k}": v for file in folder.glob("*.safetensors") for k, v in load_file(file).items()}
 
 
 # --- stages -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 from meshwright.cameras import Cameras
 from meshwright.curate import Batch, ObjectRecord, RenderedObject, SampleOptions, Samples
@@ -16,6 +17,7 @@ from meshwright.mesh import Mesh, subdivide
 from meshwright.model import ModelConfig
 from meshwright.raster import render
 from meshwright.train.config import LossWeights, OptimizerOptions, TrainConfig
+from meshwright.train.runs import Run
 
 VIEWS = 8
 
@@ -157,3 +159,9 @@ def in_memory(config: TrainConfig, source: Source | None = None) -> partial[Iter
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[k].numpy(), b[k].numpy()) for k in a)
+
+
+def last_tensors(run: Run) -> dict[str, torch.Tensor]:
+    """All that a run's last checkpoint holds, by file and name."""
+    folder = run.checkpoints / f"step-{run.steps()[-1]:08d}"
+    return {f"{file.name}/{k}": v for file in folder.glob("*.safetensors") for k, v in load_file(file).items()}

@@ -50,6 +50,8 @@ class Training:
     """How many of them on this machine; under torchrun or SLURM as those say."""
     nodes: int = 1
     """How many machines."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """Of many processes. ddp: each has the whole model. fsdp: each has a part of every weight, for less memory."""
     config: Annotated[TrainConfig, arg(name="")] = dataclasses.field(default_factory=RECIPES["tiny_stage1"])
 
 
@@ -76,6 +78,7 @@ def train(words: Sequence[str]) -> None:
             device=asked.device,
             devices=asked.devices,
             nodes=asked.nodes,
+            strategy=asked.strategy,
             progress=bars,
         )
     skipped = f", {outcome.skipped} steps without finite gradients" if outcome.skipped else ""

@@ -39,6 +39,10 @@ class CameraViT(nn.Module):
             nn.Linear(CAMERA_NUMBERS, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
         )
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self.model.blocks
+
     def forward(
         self,
         images: Float[Tensor, "views 3 height width"],
@@ -72,6 +76,10 @@ class _ViT(nn.Module):
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(blocks)})
         self.layernorm = nn.LayerNorm(hidden_size, layer_norm_eps)
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self.encoder["layer"]  # type: ignore[return-value]
+
     def forward(
         self,
         pixels: Float[Tensor, "views 3 height width"],
@@ -80,10 +88,9 @@ class _ViT(nn.Module):
         recompute: bool,
     ) -> Float[Tensor, "views tokens channels"]:
         x = self.embeddings(pixels)
-        blocks: nn.ModuleList = self.encoder["layer"]  # type: ignore[assignment]
-        for number, block in enumerate(blocks, start=1):
+        for number, block in enumerate(self.blocks, start=1):
             x = checkpoint(block, x, camera, use_reentrant=False) if recompute else block(x, camera)
-            progress("encoder", number / len(blocks))
+            progress("encoder", number / len(self.blocks))
         return self.layernorm(x)
 
 

@@ -21,6 +21,7 @@ from meshwright.curate import Batch
 from meshwright.errors import InputError
 from meshwright.model import InstantMesh, InstantNeRF
 from meshwright.progress import Progress, silent
+from meshwright.train import sharding
 from meshwright.train.config import OptimizerOptions, TrainConfig
 from meshwright.train.prediction import Prediction, contact_sheet
 from meshwright.train.runs import Run, TrainState, writing
@@ -52,26 +53,37 @@ class Outcome:
     skipped: int
 
 
-def open_fabric(precision: str = "fp32", device: str = "auto", devices: int = 1, nodes: int = 1) -> "Fabric":
+Strategy = Literal["ddp", "fsdp"]
+"""How processes share a model: each has it whole, or a part of every weight."""
+
+
+def open_fabric(
+    precision: str = "fp32", device: str = "auto", devices: int = 1, nodes: int = 1, strategy: Strategy = "ddp"
+) -> "Fabric":
     """The processes of a training: one, ``devices`` on each of ``nodes``, or those that torchrun or SLURM started.
 
+    ``strategy`` has no effect on a single process.
+
     Raises:
-        InputError: the extra ``train`` is not installed.
+        InputError: the extra ``train`` is not installed, or ``fsdp`` is asked for with fp16.
     """
     try:
         from lightning_fabric import Fabric
-        from lightning_fabric.strategies import DDPStrategy
+        from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
     except ImportError:
         raise InputError("training needs lightning-fabric; pip install 'meshwright[train]'") from None
-    started = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
-    strategy: Any = "auto"
-    if max(started, devices * nodes) > 1:
-        # Heads of objects without a surface have no gradient. Buffers are constants.
-        strategy = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+    processes = max(int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))), devices * nodes)
+    how: Any = "auto"
+    if processes > 1:
         devices = max(devices, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    fabric = Fabric(
-        accelerator=device, devices=devices, num_nodes=nodes, strategy=strategy, precision=_PRECISION[precision]
-    )
+        if strategy == "fsdp":
+            if precision == "fp16":
+                raise InputError("fsdp does not scale the losses of fp16; use --precision bf16 or fp32")
+            how = ModelParallelStrategy(_shard, data_parallel_size=processes, tensor_parallel_size=1)
+        else:
+            # Heads of objects without a surface have no gradient. Buffers are constants.
+            how = DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+    fabric = Fabric(accelerator=device, devices=devices, num_nodes=nodes, strategy=how, precision=_PRECISION[precision])
     fabric.launch()
     return fabric
 
@@ -93,12 +105,17 @@ def train(
     Raises:
         InputError: the disk is full, the checkpoint does not fit, or too many steps in a row were not finite.
     """
-    state = TrainState(
-        model, copy.deepcopy(model).requires_grad_(False).eval(), make_optimizer(config.optimizer, model)
-    )
+    mesh = _mesh(fabric)
+    if mesh is not None:
+        sharding.broadcast_weights(model, fabric.device)
+    ema = copy.deepcopy(model).requires_grad_(False).eval().to(fabric.device)
+    module = fabric.setup_module(_Objective(model, objective))
+    if mesh is not None:
+        sharding.shard(ema, ema, mesh)
+    # After the set-up: weights that are split are other tensors than before.
+    state = TrainState(model, ema, make_optimizer(config.optimizer, model))
     state.scaler = getattr(fabric.strategy.precision, "scaler", None)
-    module, optimizer = fabric.setup(_Objective(model, objective), state.optimizer)
-    state.ema.to(fabric.device)
+    optimizer: Any = fabric.setup_optimizers(state.optimizer)
     if run.load(state) and fabric.is_global_zero:
         run.forget_after(state.step)
     if config.compile:
@@ -181,12 +198,12 @@ def sample_seed(seed: int, number: int) -> int:
 
 
 def check_equal(fabric: "Fabric", model: nn.Module) -> None:
-    """See that all processes have the same weights.
+    """See that all processes have the same weights; what is split among them none has twice.
 
     Raises:
         RuntimeError: they do not, which no user can mend.
     """
-    if fabric.world_size == 1:
+    if fabric.world_size == 1 or sharding.is_sharded(model):
         return
     sums = [p.detach().double().sum() + p.detach().double().square().sum() for p in model.parameters()]
     gathered = cast(Tensor, fabric.all_gather(torch.stack(sums)))
@@ -205,11 +222,32 @@ class _Objective(nn.Module):
         self.model = model
         self._objective = objective
         self.prediction: Prediction | None = None
+        self.sharded = False
 
     def forward(self, sealed: "_Sealed", seeds: Sequence[int]) -> dict[str, Tensor]:
         terms, prediction = self._objective(self.model, sealed.batch, seeds)
         self.prediction = prediction.detached()
+        if self.sharded:
+            # Processes whose objects have no surface use not all heads, but split gradients are added up by all of
+            # them together: every weight needs one, be it zero.
+            nothing = 0.0 * torch.stack([p.sum() for p in self.model.synthesizer.parameters()]).sum()
+            name = next(iter(terms))
+            terms[name] = terms[name] + nothing
         return terms
+
+
+def _shard(module: nn.Module, mesh: Any) -> nn.Module:
+    """What Fabric calls to split a model among processes."""
+    assert isinstance(module, _Objective)
+    sharding.shard(module.model, module, mesh["data_parallel"])
+    module.sharded = True
+    return module
+
+
+def _mesh(fabric: "Fabric") -> Any:
+    """The processes that a model is split among, or None."""
+    mesh = getattr(fabric.strategy, "device_mesh", None)
+    return None if mesh is None else mesh["data_parallel"]
 
 
 class _Sealed:
@@ -249,7 +287,7 @@ def _clip(fabric: "Fabric", module: Any, optimizer: Any, longest: float) -> floa
     """Length of the gradient before it was shortened to ``longest`` (0: left as it is)."""
     norm = fabric.clip_gradients(module, optimizer, max_norm=longest or math.inf, error_if_nonfinite=False)
     assert norm is not None
-    return float(norm)
+    return float(sharding.whole(norm))
 
 
 def _mean_over_processes(fabric: "Fabric", values: Sequence[Tensor | float]) -> list[float]:
@@ -262,7 +300,7 @@ def _mean_over_processes(fabric: "Fabric", values: Sequence[Tensor | float]) -> 
 @torch.no_grad()
 def _update_ema(state: TrainState, decay: float) -> None:
     for mean, parameter in zip(state.ema.parameters(), state.model.parameters(), strict=True):
-        mean.lerp_(parameter, 1 - decay)
+        sharding.own_part(mean).lerp_(sharding.own_part(parameter), 1 - decay)
 
 
 # --- beside the steps ------------------------------------------------------------------------------------------------
@@ -280,19 +318,23 @@ def _measure_and_save(
     last = stopping or state.step == config.steps
     validating = validate is not None and (last or state.step % config.validate_every == 0) and not stopping
     saving = last or state.step % config.checkpoint_every == 0
+    if not saving and not validating:
+        return
     if saving:
         check_equal(fabric, state.model)
+    whole = state.whole()  # all processes take part
     if fabric.is_global_zero:
         if validate is not None and validating:
-            found = validate(state.ema)
+            found = validate(whole.ema)
             run.log({"step": state.step, "validation": found})
             _to_tensorboard(writer, found, "validation", state.step)
             if found["psnr"] > state.best_psnr:
-                state.best_step, state.best_psnr = state.step, found["psnr"]
+                whole.best_step, whole.best_psnr = state.step, found["psnr"]
                 saving = True  # a best that was not saved is none
         if saving:
-            run.save(state, config.keep_checkpoints)
-    if fabric.world_size > 1 and (validating or last or state.step % config.checkpoint_every == 0):
+            run.save(whole, config.keep_checkpoints)
+    state.best_step, state.best_psnr = whole.best_step, whole.best_psnr
+    if fabric.world_size > 1:
         fabric.barrier()
 
 

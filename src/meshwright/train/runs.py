@@ -36,6 +36,7 @@ from meshwright.errors import InputError
 from meshwright.files import atomic_path
 from meshwright.model import InstantMesh, InstantNeRF
 from meshwright.train.config import TrainConfig, differences, from_yaml, to_yaml
+from meshwright.train.sharding import is_sharded, load_weights, part_like, whole, whole_model
 from meshwright.weights import save_model
 
 _METRICS = "metrics.jsonl"
@@ -53,6 +54,17 @@ class TrainState:
     skipped: int = 0
     best_step: int = -1
     best_psnr: float = float("-inf")
+
+    def whole(self) -> "TrainState":
+        """The same, with whole tensors if processes share them; then every process has to ask. Else itself."""
+        if not is_sharded(self.model):
+            return self
+        model, ema = whole_model(self.model), whole_model(self.ema)
+        optimizer = torch.optim.AdamW(model.parameters())  # a place for the means; its own numbers are not used
+        names, parameters = _named(self.model), dict(model.named_parameters())
+        for parameter, values in self.optimizer.state.items():
+            optimizer.state[parameters[names[parameter]]] = {kind: whole(value) for kind, value in values.items()}
+        return dataclasses.replace(self, model=model, ema=ema, optimizer=optimizer)
 
 
 class Run:
@@ -161,7 +173,7 @@ class Run:
         folder = self._checkpoint(steps[-1])
         try:
             for module, name in ((state.model, "model"), (state.ema, "ema")):
-                module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+                load_weights(module, load_file(folder / f"{name}.safetensors"))
             tensors = load_file(folder / "optimizer.safetensors")
             numbers = json.loads((folder / "state.json").read_text())
             _restore_optimizer(state, tensors)
@@ -294,5 +306,5 @@ def _restore_optimizer(state: TrainState, tensors: Mapping[str, Tensor]) -> None
         kind, name = key.split("/", 1)
         parameter = parameters[name]
         # Counters of steps stay on the CPU, where torch keeps them.
-        moved = value if value.dim() == 0 else value.to(parameter.device)
+        moved = value if value.dim() == 0 else part_like(value, parameter)
         state.optimizer.state[parameter][kind] = moved

@@ -14,7 +14,7 @@ from meshwright.errors import InputError
 from meshwright.model import InstantMesh, InstantNeRF, build_model
 from meshwright.progress import Progress, silent
 from meshwright.train.config import TrainConfig
-from meshwright.train.loop import Objective, Outcome, Validate, open_fabric, train
+from meshwright.train.loop import Objective, Outcome, Strategy, Validate, open_fabric, train
 from meshwright.train.perceptual import Lpips
 from meshwright.train.runs import Run
 from meshwright.train.stage1 import stage1_losses
@@ -37,6 +37,7 @@ def run_training(
     device: str = "auto",
     devices: int = 1,
     nodes: int = 1,
+    strategy: Strategy = "ddp",
     progress: Progress = silent,
 ) -> Outcome:
     """Train on the objects of ``data``; everything is written to ``out`` (see `meshwright.train.runs`).
@@ -44,7 +45,7 @@ def run_training(
     ``resume`` goes on from the last checkpoint, with the run's own config if ``config`` is None; a config or data set
     that would give another result is refused unless ``allow_changes``. ``held_out``: a data set to validate on; without
     it nothing is validated. ``device`` is ``cpu``, ``cuda``, ``mps`` or ``auto``; ``devices`` and ``nodes`` as torchrun
-    or SLURM started them.
+    or SLURM started them; ``strategy``: each has the whole model (``ddp``), or a part of every weight (``fsdp``).
 
     Raises:
         InputError: the data, the start weights or the folder cannot be used, the disk is full, or the training breaks.
@@ -57,7 +58,7 @@ def run_training(
     elif config is None:
         raise InputError("no recipe was given; name one, or a run to `resume`")
     objective = make_objective(config)
-    fabric = open_fabric(config.precision, device, devices, nodes)
+    fabric = open_fabric(config.precision, device, devices, nodes, strategy)
     if not resume:
         model, notes = new_model(config, progress)
         if fabric.is_global_zero:
