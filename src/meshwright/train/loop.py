@@ -222,17 +222,18 @@ class _Objective(nn.Module):
         self.model = model
         self._objective = objective
         self.prediction: Prediction | None = None
-        self.sharded = False
+        self.planes: Tensor | None = None
 
     def forward(self, sealed: "_Sealed", seeds: Sequence[int]) -> dict[str, Tensor]:
         terms, prediction = self._objective(self.model, sealed.batch, seeds)
         self.prediction = prediction.detached()
-        if self.sharded:
-            # Processes whose objects have no surface use not all heads, but split gradients are added up by all of
-            # them together: every weight needs one, be it zero.
-            nothing = 0.0 * torch.stack([p.sum() for p in self.model.synthesizer.parameters()]).sum()
+        if self.planes is not None:
+            # Split gradients are added up by all processes together, so each needs one of every weight, be it zero: an
+            # object without a surface uses not all heads, and perhaps not even the planes.
+            heads = torch.stack([p.sum() for p in self.model.synthesizer.parameters()])
             name = next(iter(terms))
-            terms[name] = terms[name] + nothing
+            terms[name] = terms[name] + 0.0 * (heads.sum() + self.planes.sum())
+            self.planes = None
         return terms
 
 
@@ -240,7 +241,7 @@ def _shard(module: nn.Module, mesh: Any) -> nn.Module:
     """What Fabric calls to split a model among processes."""
     assert isinstance(module, _Objective)
     sharding.shard(module.model, module, mesh["data_parallel"])
-    module.sharded = True
+    module.model.transformer.register_forward_hook(lambda _, __, triplane: setattr(module, "planes", triplane.planes))
     return module
 
 
