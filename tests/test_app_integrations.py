@@ -1,4 +1,4 @@
-"""The Blender add-on and the ComfyUI nodes. Blender's part needs a Python with bpy: MESHWRIGHT_BPY_PYTHON."""
+"""The Blender add-on and the ComfyUI nodes. Blender's part needs a Python with bpy: MESHWRIGHT_BLENDER."""
 
 import asyncio
 import importlib.util
@@ -130,9 +130,9 @@ def test_comfyui_makes_a_mesh_in_inference_mode(nodes: dict[str, Any], tmp_path:
 @pytest.mark.blender
 def test_blender_sees_through_the_cameras_of_the_pictures(tmp_path: Path) -> None:
     """The whole add-on, headless: its cameras project points as ours do."""
-    python = os.environ.get("MESHWRIGHT_BPY_PYTHON")
-    if not python:
-        pytest.skip("MESHWRIGHT_BPY_PYTHON: name a Python that has bpy")
+    python = os.environ.get("MESHWRIGHT_BLENDER")
+    if not python or Path(python).name.startswith("blender"):
+        pytest.skip("MESHWRIGHT_BLENDER: name a Python that has bpy")
     code = f"from meshwright.app import serve; serve(port=0, data={str(tmp_path / 'data')!r})"
     server = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
