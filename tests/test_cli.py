@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+import meshwright
 from drawn_orbits import draw
 from meshwright import (
     Cameras,
@@ -459,6 +460,27 @@ def test_help_says_what_every_option_does(monkeypatch, capsys, command):
     assert "None" not in text
     assert "--out" in text or command in ("info", "convert", "doctor")
     assert ("Degrees of an orbit's cameras above the horizon" in text) == (command not in ("convert", "doctor"))
+
+
+def test_the_list_of_commands_has_one_paragraph_each_and_the_version_is_told(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(monkeypatch, "--help") == 0
+    listed = capsys.readouterr().out
+    assert "judge the meshes by others" in listed
+    assert "objects.jsonl" not in listed  # that is for those who ask
+    assert run(monkeypatch, "evaluate", "--help") == 0
+    text = capsys.readouterr().out
+    assert "objects.jsonl" in text
+    assert "default: )" not in text
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"meshwright {meshwright.__version__}\n"
+
+
+def test_a_mistyped_command_is_told_from_a_mistyped_option(monkeypatch, capfd):
+    assert run(monkeypatch, "recontruct", "pictures") == 2
+    assert capfd.readouterr().err == "error: recontruct: there is no such command; did you mean reconstruct?\n"
+    assert run(monkeypatch, "frobnicate") == 2
+    assert "use one of reconstruct, refine" in capfd.readouterr().err
 
 
 def test_completion_is_printed_for_a_shell(monkeypatch, capsys):

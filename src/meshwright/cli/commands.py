@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # torch takes seconds to import: --help and usage errors shou
     Work = tuple[Views, StartShape, Finished, ObjectFrame]
 
 InputPath = Annotated[Positional[Path], arg(metavar="INPUT")]
-MorePaths = Annotated[Positional[tuple[Path, ...]], arg(metavar="[INPUT ...]")]
+MorePaths = Annotated[Positional[tuple[Path, ...]], arg(metavar="[INPUT ...]", help_behavior_hint="")]
 MeshPath = Annotated[Positional[Path], arg(metavar="MESH")]
 ViewsPath = Annotated[Positional[Path], arg(metavar="VIEWS")]
 

@@ -21,7 +21,7 @@ from meshwright.curate import (
 )
 from meshwright.errors import InputError
 
-ObjectPaths = Annotated[Positional[tuple[Path, ...]], arg(metavar="OBJECTS")]
+ObjectPaths = Annotated[Positional[tuple[Path, ...]], arg(metavar="OBJECTS", help_behavior_hint="(required)")]
 DatasetPath = Annotated[Positional[Path], arg(metavar="DATASET")]
 
 _MOST_SHOWN = 20  # lines of a table of problems

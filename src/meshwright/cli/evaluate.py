@@ -40,7 +40,7 @@ class Evaluate:
     objects.jsonl, summary.json, pictures, and report.html.
     """
 
-    data: Annotated[Positional[tuple[Path, ...]], arg(metavar="DATA")]
+    data: Annotated[Positional[tuple[Path, ...]], arg(metavar="DATA", help_behavior_hint="(required)")]
     """Data set, or mesh files and folders of them."""
     out: Path
     """Folder for the results; one that was stopped goes on there."""

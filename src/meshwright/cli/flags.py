@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import dataclasses
+import difflib
 import functools
 import inspect
 import io
@@ -57,13 +58,17 @@ def parse(commands: Mapping[str, Callable[..., Command]], words: Sequence[str]) 
         SystemExit: help or shell completion was asked for and has been printed.
     """
     words = [_ALSO.get(word, word) for word in words] or ["--help"]
+    if not words[0].startswith("-") and words[0] not in commands:
+        near = difflib.get_close_matches(words[0], commands, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(commands)}"
+        raise InputError(f"{words[0]}: there is no such command; {hint}")
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
             command: Command = tyro.cli(
-                _one_of(commands),
+                _one_of(commands, words[0]),
                 prog="meshwright",
-                description="Turn pictures of one object from known directions into a 3D mesh.",
+                description="Turn pictures of one object into a textured 3D mesh. --version: which meshwright this is.",
                 args=words,
                 config=(OmitArgPrefixes,),
                 registry=_registry(),
@@ -77,8 +82,13 @@ def parse(commands: Mapping[str, Callable[..., Command]], words: Sequence[str]) 
     return command
 
 
-def _one_of(commands: Mapping[str, Callable[..., Command]]) -> Any:
-    named = (Annotated[cls, subcommand(name, description=cls.__doc__)] for name, cls in commands.items())
+def _one_of(commands: Mapping[str, Callable[..., Command]], asked: str) -> Any:
+    """All commands: the one that is asked for with all of its text, others with their first paragraph, for the list."""
+    texts = {name: inspect.getdoc(cls) or "" for name, cls in commands.items()}
+    named = (
+        Annotated[cls, subcommand(name, description=texts[name] if name == asked else texts[name].split("\n\n")[0])]
+        for name, cls in commands.items()
+    )
     return functools.reduce(operator.or_, named)
 
 

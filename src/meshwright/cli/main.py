@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any, TextIO, cast
 
+import meshwright
 from meshwright.cli.commands import COMMANDS
 from meshwright.cli.display import console
 from meshwright.cli.flags import in_flags, parse
@@ -53,7 +54,9 @@ def _run(signals: Iterable[signal.Signals]) -> int:
     for number in signals:
         signal.signal(number, stop)
     try:
-        if sys.argv[1:2] == ["train"]:
+        if sys.argv[1:] == ["--version"]:
+            print(f"meshwright {meshwright.__version__}")
+        elif sys.argv[1:2] == ["train"]:
             from meshwright.cli.train import train  # its flags are the fields of a recipe: they need torch
 
             train(sys.argv[2:])
