@@ -9,13 +9,16 @@ used: 20 real scans (those of docs/refinement.md), and 40 assets drawn by a seed
 holes, each in the half for tuning or in that for reporting. ``--choose`` writes that list anew, from manifest.json.
 
 Each object is scaled into the unit ball and photographed, unlit on white, at 512 x 512 px with true masks and cameras:
-by the six cameras of the Zero123++ rig, by 21 on an orbit at 10 degrees of elevation, or by eight in random directions.
+by the six cameras of the Zero123++ rig, by 21 on an orbit at 10 degrees of elevation, by eight in random directions,
+or by four at 20 degrees. In two more rigs the Zero123++ one has a flaw: a wrong mask, or cameras off by one degree.
 What `reconstruct` makes of that, from each start, is judged by
 
 - the 20 novel views of `meshwright evaluate`: PSNR and SSIM of the whole picture, IoU of the coverage, depth where both
   have one (mean difference in percent of the true diagonal);
 - the shape: Chamfer distance in percent of the diagonal and F-scores at 1 and 2 % of it, over the whole surfaces and
   over what the input cameras see of either (no more than 0.5 % of the diagonal behind the nearest surface).
+
+Starts are hull, carve, auto, and those of `carve_steps`: with steps of carving left out, and an eroded hull.
 
 ``--quick``: pictures of 320 px, colours at vertices, ten of the novel views at 256 px; for a fourth of the time.
 
@@ -38,8 +41,10 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from benchmarks.carve_steps import ABLATED, start_named
 from benchmarks.scans import chosen_scans, load_scan, render_scan_views
 from meshwright.cameras import Cameras
 from meshwright.evaluate import SurfaceSamples, compare_shapes, novel_cameras, psnr, silhouette_iou, ssim
@@ -48,13 +53,13 @@ from meshwright.mesh import Mesh
 from meshwright.mesh_files import load_mesh
 from meshwright.options import ColorOptions, FitOptions, ShapeOptions
 from meshwright.raster import rasterize, render
-from meshwright.reconstruct import finish, start_shape
+from meshwright.reconstruct import StartShape, finish, start_shape
 from meshwright.shape.refine.fit import NEIGHBORS
 from meshwright.shape.refine.pyramid import Pictures
 from meshwright.shape.refine.scene import nearest_views
 from meshwright.shape.refine.stages import STAGES
 from meshwright.shape.refine.validation import prediction_error
-from meshwright.views import Views
+from meshwright.views import ObjectFrame, Views
 
 NOVEL = novel_cameras()
 LIST = Path(__file__).with_name("shapes.txt")
@@ -89,7 +94,49 @@ class Protocol:
 WHOLE = Protocol(512, NOVEL, 512, 1024)
 QUICK = Protocol(320, NOVEL[list(range(0, 20, 2))], 256, None)  # a quarter of the time
 
-RIGS = {"zero123plus": Cameras.zero123plus(), "orbit10": Cameras.orbit(21, 10.0), "random8": random_directions(8, 8)}
+
+def views_of(scan: Mesh, rig: str, size_px: int) -> Views:
+    """What is given: pictures of a rig, with the flaw that its name says."""
+    cameras = RIGS[rig]
+    views = replace(render_scan_views(scan, cameras, size_px), depth_z=None)
+    if rig in FLAWS:
+        views = FLAWS[rig](views)
+    return views
+
+
+def with_wrong_masks(views: Views) -> Views:
+    """In every tenth picture, or one, a disc of the object is missing: a sixth of its longer side in radius."""
+    images, alpha = views.images.clone(), views.alpha.clone()
+    draw = np.random.default_rng(10)
+    for number in draw.choice(len(views), -(-len(views) // 10), replace=False):
+        row, column = alpha[number, 0].gt(0.5).nonzero().unbind(1)
+        radius = float(max(row.max() - row.min(), column.max() - column.min())) / 6
+        place = int(draw.integers(len(row)))
+        rows, columns = torch.meshgrid(*(torch.arange(n) for n in alpha.shape[2:]), indexing="ij")
+        disc = (rows - row[place]).square() + (columns - column[place]).square() < radius**2
+        images[number, :, disc] = 1.0
+        alpha[number, 0, disc] = 0.0
+    return replace(views, images=images, alpha=alpha)
+
+
+def with_cameras_off(views: Views) -> Views:
+    """Every camera turned by one degree about an axis of its own through the origin."""
+    axes = np.random.default_rng(1).normal(size=(len(views), 3))
+    axes *= np.deg2rad(1.0) / np.linalg.norm(axes, axis=1, keepdims=True)
+    turns = torch.eye(4).repeat(len(views), 1, 1)
+    turns[:, :3, :3] = torch.from_numpy(Rotation.from_rotvec(axes).as_matrix()).float()
+    return replace(views, cameras=Cameras(turns @ views.cameras.T_world_camera, views.cameras.intrinsics))
+
+
+RIGS = {
+    "zero123plus": Cameras.zero123plus(),
+    "orbit10": Cameras.orbit(21, 10.0),
+    "random8": random_directions(8, 8),
+    "four": Cameras.spherical([0.0, 90.0, 180.0, 270.0], [20.0] * 4, 4.0, 30.0),
+    "wrong-masks": Cameras.zero123plus(),
+    "cameras-off": Cameras.zero123plus(),
+}
+FLAWS = {"wrong-masks": with_wrong_masks, "cameras-off": with_cameras_off}
 
 
 @dataclass(frozen=True)
@@ -143,6 +190,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--half", choices=["tuning", "reporting"], nargs="+", default=["tuning", "reporting"])
     parser.add_argument("--count", type=int, default=60, help="no more objects than this of each half")
+    parser.add_argument("--only", nargs="+", help="these objects of the list (or others, said as SOURCE/NAME) alone")
     parser.add_argument("--rig", choices=list(RIGS), default="zero123plus")
     parser.add_argument("--level", choices=["fast", "full"], default="fast")
     parser.add_argument("--starts", nargs="+", default=["hull", "carve"])
@@ -164,11 +212,12 @@ def main() -> None:
     if options.choices:
         find_choices(options.out, options.objects, protocol)
         return
-    for half in options.half:
-        for name in objects_of(half)[: options.count]:
-            evaluate_into(
-                options.out, options.objects, protocol, name, half, options.rig, options.level, options.starts
-            )
+    chosen = [(half, name) for half in options.half for name in objects_of(half)[: options.count]]
+    if options.only is not None:
+        halves = {name: half for half in ("tuning", "reporting") for name in objects_of(half)}
+        chosen = [(halves.get(name, "tuning"), name) for name in options.only]
+    for half, name in chosen:
+        evaluate_into(options.out, options.objects, protocol, name, half, options.rig, options.level, options.starts)
 
 
 # ------------------------------------------------------------------------------- the list
@@ -232,7 +281,7 @@ def evaluate_into(
         return
     scan = load_scan(objects / f"{name}.glb")
     cameras = RIGS[rig]
-    views = replace(render_scan_views(scan, cameras, protocol.size_px), depth_z=None)
+    views = views_of(scan, rig, protocol.size_px)
     truth = Truth.of(scan, cameras, protocol)
     picture(scan).save(folder / "pictures" / f"{name.replace('/', '-')}.png")
     for start in missing:
@@ -256,7 +305,12 @@ def reconstruct_and_judge(
     fit, texture_px = FitOptions(refine=level), truth.protocol.texture_px  # type: ignore[arg-type]
     color = ColorOptions(vertex_colors=True) if texture_px is None else ColorOptions(texture_size_px=texture_px)
     began = time.process_time()
-    first = start_shape(views, shape=ShapeOptions(start=start))  # type: ignore[arg-type]
+    if start in ABLATED:
+        frame = ObjectFrame.upright(views)
+        made = start_named(start, frame.normalize_views(views))
+        first = StartShape(frame.restore_mesh(made.mesh), rejected_views=made.rejected_views)
+    else:
+        first = start_shape(views, shape=ShapeOptions(start=start))  # type: ignore[arg-type]
     start_s = time.process_time() - began
     finished = finish(first, views, fit=fit, color=color)
     finish_s = time.process_time() - began - start_s
@@ -351,8 +405,7 @@ def find_choices(folder: Path, objects: Path, protocol: Protocol) -> None:
     for hull, carve in pairs_of(read(folder)):
         if (hull.object, hull.rig, hull.level) in known:
             continue
-        views = render_scan_views(load_scan(objects / f"{hull.object}.glb"), RIGS[hull.rig], protocol.size_px)
-        views, frame = replace(views, depth_z=None).normalized()
+        views, frame = views_of(load_scan(objects / f"{hull.object}.glb"), hull.rig, protocol.size_px).normalized()
         pictures = Pictures.of(views, STAGES[hull.level][-1].largest_px, 0)
         neighbors = nearest_views(views.cameras, NEIGHBORS)
         errors = []

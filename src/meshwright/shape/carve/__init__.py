@@ -9,6 +9,7 @@ import dataclasses
 import torch
 
 from meshwright.progress import Progress, silent
+from meshwright.shape.carve.evidence import keep_uncontradicted
 from meshwright.shape.carve.fit import fit_density
 from meshwright.shape.carve.grid import Scene
 from meshwright.shape.carve.surface import surface_field
@@ -37,7 +38,7 @@ def carve(views: Views, hull: VisualHull, progress: Progress = silent) -> Visual
     scene = Scene.of(used, hull)
     rough = sweep(scene, used, progress)
     logits = fit_density(scene, used, rough, progress)
-    field = surface_field(scene, used, logits)
+    field = keep_uncontradicted(scene, used, surface_field(scene, used, logits))
     progress("carve", 1.0)
     values = torch.from_numpy(field * hull.cell_size).to(hull.values)
     return dataclasses.replace(hull, values=values)

@@ -21,10 +21,10 @@ from meshwright.views import Views
 
 _SIDE_PX = 128  # pictures are compared in this size
 _BLUR_PX = 0.7  # against noise and aliasing
-_COVERED = 0.6  # coverage from which a pixel is the object's
-_COST_LIMIT = 0.3  # differences of colour above this say no more: the other picture sees something else
+COVERED = 0.6  # coverage from which a pixel is the object's
+COST_LIMIT = 0.3  # differences of colour above this say no more: the other picture sees something else
 _UNKNOWN = 2.0  # cost of a depth outside the hull: never chosen
-_INSIDE = 0.2  # cells: depths so far outside the hull are still looked at
+INSIDE = 0.2  # cells: depths so far outside the hull are still looked at
 _FRONT = 0.1  # cost of the last depth over the first: where colours say nothing, the surface is the hull's
 _SMALL_STEP, _LARGE_STEP = 0.03, 0.2  # costs of depths that differ by one, and by more, from pixel to pixel
 _MOST_PARTNERS = 5  # nearest other pictures that a picture is compared with
@@ -47,19 +47,13 @@ def sweep(scene: Scene, views: Views, progress: Progress = silent) -> Float[np.n
 
 def sweep_depths(scene: Scene, views: Views, progress: Progress = silent) -> Float[np.ndarray, "views height width"]:
     """Depth along the viewing axis in cells of what each pixel shows; 0 where it shows nothing or nothing fits."""
-    premultiplied, alpha = reduced(views, _SIDE_PX)
-    pictures = np.concatenate([premultiplied, alpha[..., None]], axis=3)
-    pictures = np.stack([gaussian_filter(picture, (_BLUR_PX, _BLUR_PX, 0)) for picture in pictures])
-    pictures = np.ascontiguousarray(pictures, np.float64)
-    inside = np.argwhere(scene.hull < 0)
-    partners = _partners(scene)
+    pictures = pictures_to_match(views)
+    partners = partners_of(scene)
     depths = np.zeros(pictures.shape[:3])
 
     def depth_of(view: int) -> None:
-        depth = (inside - scene.centres[view]) @ -scene.backward[view]
-        first = max(depth.min() - 1, 1e-3)
-        count = int(depth.max() - first) + 2
-        mask = pictures[view, ..., 3] > _COVERED
+        first, count = depth_range(scene, view)
+        mask = pictures[view, ..., 3] > COVERED
         cost = np.full((*mask.shape, count), np.float32(_UNKNOWN))
         _matching_costs(view, partners[view], first, scene.hull, scene.projections, pictures, mask, cost)
         cost += np.float32(_FRONT) * (np.arange(count, dtype=np.float32) / count)
@@ -75,7 +69,22 @@ def sweep_depths(scene: Scene, views: Views, progress: Progress = silent) -> Flo
     return depths
 
 
-def _partners(scene: Scene) -> list[np.ndarray]:
+def pictures_to_match(views: Views) -> Float[np.ndarray, "views height width 4"]:
+    """Premultiplied colours and coverage, small and a little blurred."""
+    premultiplied, alpha = reduced(views, _SIDE_PX)
+    pictures = np.concatenate([premultiplied, alpha[..., None]], axis=3)
+    pictures = np.stack([gaussian_filter(picture, (_BLUR_PX, _BLUR_PX, 0)) for picture in pictures])
+    return np.ascontiguousarray(pictures, np.float64)
+
+
+def depth_range(scene: Scene, view: int) -> tuple[float, int]:
+    """The first depth in cells from a camera that may lie in the hull, and how many there are, one cell apart."""
+    depth = (np.argwhere(scene.hull < 0) - scene.centres[view]) @ -scene.backward[view]
+    first = max(depth.min() - 1, 1e-3)
+    return first, int(depth.max() - first) + 2
+
+
+def partners_of(scene: Scene) -> list[np.ndarray]:
     """For each picture the others that look from the most similar directions."""
     middle = np.argwhere(scene.hull < 0).mean(axis=0)
     towards = scene.centres - middle
@@ -96,63 +105,74 @@ def _matching_costs(view, partners, first, hull, projections, pictures, mask, co
     depths) is written where a depth lies inside the hull. Depth k is ``first + k`` cells.
     """
     height, width = mask.shape
-    # The point at depth d of pixel (u, v): d * (axes @ (u, v, 1)) + centre, from the inverse of the projection.
-    axes = np.linalg.inv(projections[view, :, :3].copy())
-    centre = -axes @ projections[view, :, 3].copy()
-    color = np.empty(4)
-    errors = np.empty(len(partners))
+    axes, centre = rays_of(projections[view])
     for row in range(height):
         for column in range(width):
             if not mask[row, column]:
                 continue
             u, v = (column + 0.5) / width, (row + 0.5) / height
-            dx = axes[0, 0] * u + axes[0, 1] * v + axes[0, 2]
-            dy = axes[1, 0] * u + axes[1, 1] * v + axes[1, 2]
-            dz = axes[2, 0] * u + axes[2, 1] * v + axes[2, 2]
             for k in range(cost.shape[2]):
-                depth = first + k
-                x, y, z = centre[0] + depth * dx, centre[1] + depth * dy, centre[2] + depth * dz
-                if trilinear(hull, x, y, z, 3.0) > _INSIDE:
+                x, y, z = point_at(axes, centre, u, v, first + k)
+                if trilinear(hull, x, y, z, 3.0) <= INSIDE:
+                    cost[row, column, k] = matching_cost(
+                        view, row, column, first + k, axes, centre, partners, projections, pictures, mask
+                    )
+
+
+@compiled
+@no_type_check
+def rays_of(projection):
+    """``axes`` and ``centre`` of a camera: the point at depth d of pixel (u, v) is d * (axes @ (u, v, 1)) + centre."""
+    axes = np.linalg.inv(projection[:, :3].copy())
+    return axes, -axes @ projection[:, 3].copy()
+
+
+@compiled
+@no_type_check
+def point_at(axes, centre, u, v, depth):
+    x = centre[0] + depth * (axes[0, 0] * u + axes[0, 1] * v + axes[0, 2])
+    y = centre[1] + depth * (axes[1, 0] * u + axes[1, 1] * v + axes[1, 2])
+    z = centre[2] + depth * (axes[2, 0] * u + axes[2, 1] * v + axes[2, 2])
+    return x, y, z
+
+
+@compiled
+@no_type_check
+def matching_cost(view, row, column, depth, axes, centre, partners, projections, pictures, mask):
+    """Mean colour difference of the 3 x 3 patch about a pixel, at ``depth``, to the two pictures that fit best.
+
+    `COST_LIMIT` where fewer than two of the ``partners`` show the object there. Arrays as in `_matching_costs`.
+    """
+    height, width = mask.shape
+    color = np.empty(4)
+    best, second = np.inf, np.inf
+    for other in partners:
+        total, count = 0.0, 0
+        for patch_row in range(max(row - 1, 0), min(row + 2, height)):
+            for patch_column in range(max(column - 1, 0), min(column + 2, width)):
+                if not mask[patch_row, patch_column]:
                     continue
-                told = 0
-                for other in partners:
-                    total, count = 0.0, 0
-                    for patch_row in range(max(row - 1, 0), min(row + 2, height)):
-                        for patch_column in range(max(column - 1, 0), min(column + 2, width)):
-                            if not mask[patch_row, patch_column]:
-                                continue
-                            u, v = (patch_column + 0.5) / width, (patch_row + 0.5) / height
-                            px = centre[0] + depth * (axes[0, 0] * u + axes[0, 1] * v + axes[0, 2])
-                            py = centre[1] + depth * (axes[1, 0] * u + axes[1, 1] * v + axes[1, 2])
-                            pz = centre[2] + depth * (axes[2, 0] * u + axes[2, 1] * v + axes[2, 2])
-                            other_u, other_v, other_depth = project(projections[other], px, py, pz)
-                            if other_depth <= 0:
-                                continue
-                            _bilinear(pictures[other], other_u * width, other_v * height, color)
-                            if color[3] < 0.5:
-                                continue
-                            square = 0.0
-                            for c in range(3):
-                                own = (
-                                    pictures[view, patch_row, patch_column, c]
-                                    / pictures[view, patch_row, patch_column, 3]
-                                )
-                                square += (color[c] / color[3] - own) ** 2
-                            total += min(np.sqrt(square), _COST_LIMIT)
-                            count += 1
-                    if count > 0:
-                        errors[told] = total / count
-                        told += 1
-                if told < 2:
-                    cost[row, column, k] = _COST_LIMIT
+                u, v = (patch_column + 0.5) / width, (patch_row + 0.5) / height
+                x, y, z = point_at(axes, centre, u, v, depth)
+                other_u, other_v, other_depth = project(projections[other], x, y, z)
+                if other_depth <= 0:
                     continue
-                best, second = np.inf, np.inf
-                for n in range(told):
-                    if errors[n] < best:
-                        best, second = errors[n], best
-                    elif errors[n] < second:
-                        second = errors[n]
-                cost[row, column, k] = 0.5 * (best + second)
+                _bilinear(pictures[other], other_u * width, other_v * height, color)
+                if color[3] < 0.5:
+                    continue
+                square = 0.0
+                for c in range(3):
+                    own = pictures[view, patch_row, patch_column, c] / pictures[view, patch_row, patch_column, 3]
+                    square += (color[c] / color[3] - own) ** 2
+                total += min(np.sqrt(square), COST_LIMIT)
+                count += 1
+        if count > 0:
+            error = total / count
+            if error < best:
+                best, second = error, best
+            elif error < second:
+                second = error
+    return COST_LIMIT if second == np.inf else 0.5 * (best + second)
 
 
 @compiled
