@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "CONTRIBUTING.md",
     ROOT / "examples/demo/README.md",
     ROOT / "tests/README.md",
 ]

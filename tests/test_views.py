@@ -22,6 +22,7 @@ from meshwright.capture.rigs import split_sheet
 from meshwright.errors import InputError
 from meshwright.images import write_video
 from meshwright.options import ViewOptions
+from meshwright.views import Views
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "utils.npz")
 SIZE = 48
@@ -72,6 +73,59 @@ def posed(tmp_path):
 def assert_same_cameras(actual: Cameras, expected: Cameras) -> None:
     torch.testing.assert_close(actual.T_world_camera, expected.T_world_camera, atol=1e-6, rtol=0)
     torch.testing.assert_close(actual.intrinsics, expected.intrinsics, atol=1e-6, rtol=0)
+
+
+# --- arrays ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axes", ["opengl", "opencv"])
+def test_arrays_make_the_views_that_files_make(posed, axes):
+    folder, content = posed
+    content["frames"][2]["transform_matrix"][0][3] += 0.25
+    del content["camera_angle_x"]
+    write_transforms(folder, content | {"fl_x": 80.0, "fl_y": 90.0, "cx": 30.0, "cy": 33.0, "w": SIZE, "h": SIZE})
+    from_files = load_views(folder)
+    pictures = np.stack([disc(i) for i in range(6)])
+    T = np.array([frame["transform_matrix"] for frame in content["frames"]])
+    if axes == "opencv":
+        T = T * [1, -1, -1, 1]
+    cameras = Cameras.from_matrices(T, np.array([[80.0, 0, 30], [0, 90, 33], [0, 0, 1]]), SIZE, SIZE, axes)
+    for given in (pictures, pictures.astype(np.float32) / 255):
+        views = Views.from_rgba(given, cameras, from_files.names)
+        for field in ("images", "alpha", "sizes_px"):
+            assert torch.equal(getattr(views, field), getattr(from_files, field))
+        assert_same_cameras(views.cameras, from_files.cameras)
+        assert (views.names, views.rig) == (from_files.names, from_files.rig)
+
+
+def test_a_world_far_away_keeps_its_digits():
+    T = Cameras.zero123plus().T_world_camera.double().numpy()
+    K = np.diag([100.0, 100.0, 1.0])
+    assert Cameras.from_matrices(T, K, 64, 64).positions.dtype == torch.float32
+    T[:, :3, 3] += 5e5
+    assert Cameras.from_matrices(T, K, 64, 64).positions.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda a: a.update(T=2 * a["T"]), "camera 0: the camera matrix is not a rotation"),
+        (lambda a: a.update(K=-a["K"]), "camera 0: its focal lengths must be positive"),
+        (lambda a: a.update(rgba=a["rgba"][:5]), "5 pictures, 6 cameras and 0 names"),
+        (lambda a: a.update(rgba=a["rgba"].astype(np.float32)), "divide them by 255"),
+        (lambda a: a.update(rgba=a["rgba"] * np.array([1, 1, 1, 0], np.uint8)), "no picture shows anything"),
+    ],
+    ids=["scaled", "focal", "count", "floats", "empty"],
+)
+def test_arrays_that_make_no_views_are_refused(change, complaint):
+    a = {
+        "T": Cameras.zero123plus().T_world_camera.numpy(),
+        "K": np.diag([100.0, 100.0, 1.0]),
+        "rgba": np.stack([disc(i) for i in range(6)]),
+    }
+    change(a)
+    with pytest.raises(InputError, match=complaint):
+        Views.from_rgba(a["rgba"], Cameras.from_matrices(a["T"], a["K"], SIZE, SIZE))
 
 
 # --- transforms.json -------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ pixel in row i and column j of a width x height picture is ((j + 0.5) / width, (
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,8 +17,11 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
+from meshwright.errors import InputError
+
 SV3D_FOV_DEG = 33.8
 CV_TO_GL = np.diag([1.0, -1.0, -1.0, 1.0])  # a camera's axes in OpenCV (y down, looks along +z) as OpenGL has them
+_FAR = 1e3  # distances from the origin, in those between cameras: float32 keeps 1e-4 of these
 _LEAST_TURN = (
     3e-3  # variance of the cameras' horizontal axes across the first of their directions: an arc of 10 degrees
 )
@@ -57,6 +60,12 @@ class Cameras:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Cameras":
         return Cameras(self.T_world_camera.to(device, dtype), self.intrinsics.to(device, dtype))
+
+    def in_float32(self) -> "Cameras":
+        """Unless they stand so far from the origin that float32 would lose where they stand to each other."""
+        spread = float((self.positions - self.positions.mean(dim=0)).norm(dim=1).max())
+        far = float(self.positions.abs().max()) > _FAR * spread > 0
+        return self if far else self.to(dtype=torch.float32)
 
     @property
     def positions(self) -> Float[Tensor, "views 3"]:
@@ -260,6 +269,54 @@ class Cameras:
         """From OpenCV / COLMAP camera-to-world matrices (x right, y down, looks along +z)."""
         flip = torch.tensor([1.0, -1.0, -1.0, 1.0]).to(T_world_camera_opencv)
         return cls(T_world_camera_opencv * flip, intrinsics)
+
+    @classmethod
+    def from_matrices(
+        cls,
+        T_world_camera: Float[ndarray, "views 4 4"],
+        K_px: Float[ndarray, "3 3"] | Float[ndarray, "views 3 3"],
+        height_px: int,
+        width_px: int,
+        axes: Literal["opengl", "opencv"] = "opengl",
+    ) -> "Cameras":
+        """From camera-to-world matrices and camera matrices in pixels, as simulators and calibrations have them.
+
+        Args:
+            T_world_camera: rigid motions. The world may be any, z up or not, in any unit.
+            K_px: (fx, 0, cx), (0, fy, cy), (0, 0, 1), of all cameras or one each; the outer corner of the first pixel
+                is (0, 0). OpenCV's calibration counts from its centre: add half a pixel to its cx and cy.
+            axes: opengl: y up, looks along -z (Blender, NeRF). opencv: y down, looks along +z (COLMAP, ROS).
+
+        Raises:
+            InputError: a matrix is no rigid motion, or a focal length is not positive and finite.
+        """
+        T = np.stack([rigid(np.asarray(matrix, np.float64), f"camera {i}") for i, matrix in enumerate(T_world_camera)])
+        K = np.broadcast_to(K_px, (len(T), 3, 3)).astype(np.float64)
+        lens = np.stack([K[:, 0, 0], K[:, 1, 1], K[:, 0, 2], K[:, 1, 2]], axis=1)
+        for i, (fx, fy, *_) in enumerate(lens):
+            if not (np.isfinite(lens[i]).all() and fx > 0 and fy > 0):
+                raise InputError(f"camera {i}: its focal lengths must be positive and all numbers finite; correct K")
+        intrinsics = torch.from_numpy(lens / [width_px, height_px, width_px, height_px])
+        return cls(torch.from_numpy(T @ CV_TO_GL if axes == "opencv" else T), intrinsics).in_float32()
+
+
+def rigid(matrix: Float[ndarray, "rows 4"], where: str) -> Float[ndarray, "4 4"]:
+    """Check a 3x4 or 4x4 rigid motion and remove its rounding: the nearest rotation (polar decomposition).
+
+    Raises:
+        InputError: it is none; the message begins with ``where``.
+    """
+    if not np.isfinite(matrix).all():
+        raise InputError(f"{where}: the camera matrix holds NaN or infinity; correct it")
+    R = matrix[:3, :3]
+    if np.abs(R @ R.T - np.eye(3)).max() > 0.02 or np.linalg.det(R) < 0:
+        raise InputError(f"{where}: the camera matrix is not a rotation and a position; remove scale and mirroring")
+    if len(matrix) == 4 and np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-6:
+        raise InputError(f"{where}: the camera matrix does not end in the row 0 0 0 1; correct it")
+    left, _, right = np.linalg.svd(R)
+    T = np.eye(4)
+    T[:3, :3], T[:3, 3] = left @ right, matrix[:3, 3]
+    return T
 
 
 def focal_from_fov(fov_deg: float) -> float:

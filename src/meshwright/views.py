@@ -1,14 +1,18 @@
 """Views: pictures of one object with their cameras, and where in the world that object is."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
+from numpy import ndarray
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from meshwright.cameras import Cameras, framing_radius
+from meshwright.errors import InputError
 from meshwright.mesh import Mesh
 
 _LEAST_PARALLAX = 1e-4  # smallest mean squared sine between rays that still tells where they meet
@@ -55,6 +59,35 @@ class Views:
 
     def __len__(self) -> int:
         return self.images.shape[0]
+
+    @classmethod
+    def from_rgba(
+        cls,
+        pictures: UInt8[ndarray, "views height width 4"] | Float[ndarray, "views height width 4"],
+        cameras: Cameras,
+        names: Sequence[str] = (),
+    ) -> "Views":
+        """Posed pictures from arrays: sRGB and coverage, 0 to 255 or 0 to 1, colours not multiplied by the coverage.
+
+        The same as `meshwright.load_views` makes of these pictures as PNG files beside a transforms.json.
+
+        Raises:
+            InputError: numbers of pictures, cameras and names differ, floats lie outside [0, 1], or no picture shows
+                anything.
+        """
+        if not len(pictures) == len(cameras) == (len(names) or len(pictures)):
+            told = f"{len(pictures)} pictures, {len(cameras)} cameras and {len(names)} names"
+            raise InputError(f"{told}: give as many of each, or no names")
+        values = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
+        rgba = values.float() / 255 if values.dtype == torch.uint8 else values.float()
+        if not bool(((rgba >= 0) & (rgba <= 1)).all()):
+            raise InputError("pictures of floats must lie in [0, 1]; divide them by 255, or give uint8")
+        alpha = rgba[:, 3:].contiguous()
+        if not bool(alpha.any()):
+            raise InputError("no picture shows anything: the fourth channel, coverage, is 0 everywhere; fill it in")
+        size = torch.tensor(pictures.shape[1:3]).expand(len(pictures), 2)
+        names = tuple(names) or tuple(f"{i:03d}" for i in range(len(pictures)))
+        return cls(rgba[:, :3] * alpha + (1 - alpha), alpha, cameras, size, names)
 
     def normalized(self) -> "tuple[Views, ObjectFrame]":
         """The same views with the object about the origin, about one unit large; the frame leads back.

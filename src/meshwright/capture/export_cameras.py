@@ -16,8 +16,8 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from meshwright.cameras import CV_TO_GL, Cameras
-from meshwright.capture.camera_files.posed_files import check_cameras, rigid
+from meshwright.cameras import CV_TO_GL, Cameras, rigid
+from meshwright.capture.camera_files.posed_files import check_cameras
 from meshwright.errors import InputError
 from meshwright.images import write_image
 from meshwright.progress import Progress, silent

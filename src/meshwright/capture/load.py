@@ -54,7 +54,6 @@ _LOOKS = 5  # pictures that are looked at
 _LOOK_PX = 512  # pictures are looked at in that size to see what they are
 _LEAST_TOGETHER = 3  # views in which the object can be found together
 _EXPOSED_ALIKE = 0.01  # of the light
-_FAR = 1e3  # distances from the origin, in those between cameras: float32 keeps 1e-4 of these
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +156,7 @@ def _read_posed(camera_file: Path, options: ViewOptions, budget: CaptureBudget) 
     return _PosedPictures(
         [source.read(options.max_size_px) for source in sources],
         [names[i] for i in chosen],
-        _in_float32(files.cameras[chosen]),
+        files.cameras[chosen].in_float32(),
         "posed",
         files.assumptions + selection_note(len(chosen), len(files.pictures)),
         [source.mask for source in sources] if any(source.mask for source in sources) else None,
@@ -165,13 +164,6 @@ def _read_posed(camera_file: Path, options: ViewOptions, budget: CaptureBudget) 
         sources,
         files.points,
     )
-
-
-def _in_float32(cameras: Cameras) -> Cameras:
-    """Unless they stand so far from the origin that float32 would lose where they stand to each other."""
-    positions = cameras.positions
-    spread = float((positions - positions.mean(dim=0)).norm(dim=1).max())
-    return cameras if float(positions.abs().max()) > _FAR * spread > 0 else cameras.to(dtype=torch.float32)
 
 
 def _unique_names(pictures: Sequence[Path]) -> list[str]:

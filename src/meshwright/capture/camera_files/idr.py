@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.linalg import rq
 
-from meshwright.cameras import CV_TO_GL
+from meshwright.cameras import CV_TO_GL, rigid
 from meshwright.capture.camera_files.beside import with_missing_noted
 from meshwright.capture.camera_files.instantmesh import check_npy
 from meshwright.capture.camera_files.posed_files import (
@@ -23,7 +23,6 @@ from meshwright.capture.camera_files.posed_files import (
     PosedFiles,
     PosedPicture,
     fitted,
-    rigid,
 )
 from meshwright.capture.lens import Brown, Lens
 from meshwright.errors import InputError

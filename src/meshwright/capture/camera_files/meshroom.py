@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from meshwright.cameras import CV_TO_GL
+from meshwright.cameras import CV_TO_GL, rigid
 from meshwright.capture.camera_files.beside import last_part, mask_beside, pictures_by_label, with_missing_noted
-from meshwright.capture.camera_files.posed_files import MAX_CAMERAS, PosedFiles, PosedPicture, fitted, rigid
+from meshwright.capture.camera_files.posed_files import MAX_CAMERAS, PosedFiles, PosedPicture, fitted
 from meshwright.capture.lens import Brown, Distortion, FieldOfView, Lens
 from meshwright.errors import InputError
 from meshwright.untrusted import finite, printable

@@ -13,8 +13,9 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
+from meshwright.cameras import rigid
 from meshwright.capture.camera_files.beside import mask_beside, pictures_by_label, with_missing_noted
-from meshwright.capture.camera_files.posed_files import MAX_CAMERAS, DepthFile, PosedFiles, PosedPicture, fitted, rigid
+from meshwright.capture.camera_files.posed_files import MAX_CAMERAS, DepthFile, PosedFiles, PosedPicture, fitted
 from meshwright.capture.lens import Lens
 from meshwright.errors import InputError
 from meshwright.images import image_size

@@ -172,21 +172,6 @@ def check_cameras(cameras: Cameras, path: Path) -> None:
         )
 
 
-def rigid(matrix: Float[ndarray, "rows 4"], where: str) -> Float[ndarray, "4 4"]:
-    """Check a 3x4 or 4x4 rigid motion and remove its rounding: the nearest rotation (polar decomposition)."""
-    if not np.isfinite(matrix).all():
-        raise InputError(f"{where}: the camera matrix holds NaN or infinity; correct it")
-    R = matrix[:3, :3]
-    if np.abs(R @ R.T - np.eye(3)).max() > 0.02 or np.linalg.det(R) < 0:
-        raise InputError(f"{where}: the camera matrix is not a rotation and a position; remove scale and mirroring")
-    if len(matrix) == 4 and np.abs(matrix[3] - [0, 0, 0, 1]).max() > 1e-6:
-        raise InputError(f"{where}: the camera matrix does not end in the row 0 0 0 1; correct it")
-    left, _, right = np.linalg.svd(R)
-    rigid = np.eye(4)
-    rigid[:3, :3], rigid[:3, 3] = left @ right, matrix[:3, 3]
-    return rigid
-
-
 def pose_table(values: object, path: Path) -> Float[ndarray, "views rows 4"]:
     table = np.asarray(values, dtype=np.float64)
     if table.ndim and len(table) > MAX_CAMERAS:

@@ -6,11 +6,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from meshwright.cameras import focal_from_fov, opengl_camera_to_world
+from meshwright.cameras import focal_from_fov, opengl_camera_to_world, rigid
 from meshwright.capture.camera_files.instantmesh import read_npz_poses
 from meshwright.capture.camera_files.mindone import read_pickled_poses
 from meshwright.capture.camera_files.numbers_pickle import unpickle_numbers, without_stand_ins
-from meshwright.capture.camera_files.posed_files import PosedFiles, PosedPicture, rigid
+from meshwright.capture.camera_files.posed_files import PosedFiles, PosedPicture
 from meshwright.capture.lens import Lens
 from meshwright.errors import InputError
 

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from meshwright.cameras import focal_from_fov
-from meshwright.capture.camera_files.posed_files import MAX_CAMERAS, DepthFile, PosedFiles, PosedPicture, fitted, rigid
+from meshwright.cameras import focal_from_fov, rigid
+from meshwright.capture.camera_files.posed_files import MAX_CAMERAS, DepthFile, PosedFiles, PosedPicture, fitted
 from meshwright.capture.lens import Brown, Lens
 from meshwright.errors import InputError
 from meshwright.images import PICTURE_SUFFIXES, image_size
