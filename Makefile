@@ -1,7 +1,7 @@
 # make demo         set up .venv and reconstruct the bundled orbit video into demo_out/
 # make test         set up .venv and run the tests
 # make test-slow    the slow ones
-# make train-demo   teach one object to a tiny model in both stages, evaluate it (train_demo/; TRAIN_STEPS=300)
+# make train-demo   teach one object to a tiny model in both stages, evaluate it (train_demo/; TRAIN_STEPS=240)
 # make check        lint, types, import directions and their drawing
 # make test-docs    run the code that README and docs show
 # make test-python  PYTHON=python3.12: the tests with another Python, in an environment of its own
@@ -13,7 +13,7 @@
 # PYTHON=python3.12 chooses the interpreter (>= 3.11).
 
 PYTHON ?= python3
-TRAIN_STEPS ?= 300
+TRAIN_STEPS ?= 240
 EVALUATE = $(BIN)/meshwright evaluate train_demo/held_out --inputs 4 --truth examples/train/objects --refine off \
 	--colors model --vertex-colors
 BIN := .venv/bin
@@ -63,13 +63,13 @@ mutants: .venv/.dev
 	$(BIN)/python tools/mutants.py $(MODULES)
 
 train-demo: .venv/.dev
-	$(BIN)/meshwright curate render examples/train/objects/burger.glb --out train_demo/data --size 160 \
+	$(BIN)/meshwright curate render examples/train/objects/knight.glb --out train_demo/data --size 160 \
 		--view-set random --views 48 --distance 4 4 --fov 30 30 --elevation -30 75
-	$(BIN)/meshwright curate render examples/train/objects/burger.glb --out train_demo/held_out --size 160 --view-set circle
+	$(BIN)/meshwright curate render examples/train/objects/knight.glb --out train_demo/held_out --size 160 --view-set circle
 	$(BIN)/meshwright train tiny_stage1 --data train_demo/data --held-out train_demo/held_out --out train_demo/stage1 \
 		--steps $(TRAIN_STEPS)
 	$(BIN)/meshwright train tiny_stage2 --data train_demo/data --held-out train_demo/held_out --out train_demo/stage2 \
-		--steps 50 --start train_demo/stage1
+		--steps 40 --start train_demo/stage1
 	$(EVALUATE) --model train_demo/stage1 --out train_demo/evaluation1
 	$(EVALUATE) --model train_demo/stage2 --out train_demo/evaluation2 --compare train_demo/evaluation1
 	@echo "Truth, the model's mesh and its bare shape side by side: train_demo/evaluation2/report.html"
