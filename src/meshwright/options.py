@@ -170,8 +170,13 @@ class ColorOptions:
     texture_size_px: int = 2048
     """Side of the texture in pixels."""
 
+    delight: bool = False
+    """Take slow shading out of the pictures' colours, so that the mesh can be lit anew."""
+
     def __post_init__(self) -> None:
         _require_choice("colors", self.colors, Colors)
+        if self.delight and self.colors == "model":
+            raise InputError("`delight`: has no effect with `colors='model'`; leave one of them out")
         _require_between("texture_size_px", self.texture_size_px, 256, 8192)
         if self.vertex_colors and self.texture_size_px != ColorOptions.texture_size_px:
             raise InputError("`texture_size_px`: has no effect with `vertex_colors`; leave one of them out")

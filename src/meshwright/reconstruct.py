@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from meshwright.color import ColorField, bake_field, bake_texture, color_vertices, query_colors
+from meshwright.color import ColorField, bake_field, bake_texture, color_vertices, delight, query_colors
 from meshwright.device import resolve_device
 from meshwright.errors import InputError
 from meshwright.images import resize
@@ -186,16 +186,17 @@ def finish(
         refined = dataclasses.replace(refined, mesh=frame.restore_mesh(mesh), views=world_views)
     if fit.faces is not None:
         mesh = decimate(mesh, fit.faces)
+    colored = delight(mesh, views, seed) if color.delight else views
     if color.colors == "model" and field is not None:
         if color.vertex_colors:
             mesh = Mesh(mesh.vertices, mesh.faces, query_colors(field, mesh.vertices).clamp(0, 1))
         else:
             mesh = bake_field(mesh, field, texture_size_px=color.texture_size_px, progress=progress)
     elif color.vertex_colors:
-        mesh = color_vertices(mesh, views, field, progress)
+        mesh = color_vertices(mesh, colored, field, progress)
     else:
         mesh = bake_texture(
-            mesh, views, texture_size_px=color.texture_size_px, field=field, seed=seed, progress=progress
+            mesh, colored, texture_size_px=color.texture_size_px, field=field, seed=seed, progress=progress
         )
     return Finished(frame.restore_mesh(mesh), world_views, refined)
 
