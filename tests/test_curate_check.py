@@ -97,19 +97,45 @@ def test_a_fault_is_found_by_its_kind(rendered: RenderedObject, name: str) -> No
     assert kind in [line.partition(":")[0] for line in lines]
 
 
-def test_rods_thinner_than_a_pixel_pass_and_their_moved_cameras_do_not(rendered: RenderedObject) -> None:
-    """The next view's pixels pass some of their points by, about 4 % here."""
-    generator = torch.Generator().manual_seed(0)
-    rod = textured_box((0.016, 0.016, 1.8))
-    turns = torch.linalg.qr(torch.randn(12, 3, 3, generator=generator))[0]
-    rods = Mesh(
-        torch.cat([rod.vertices @ turn for turn in turns]),
-        torch.cat([rod.faces + 8 * k for k in range(12)]),
+def test_a_sheet_thinner_than_a_pixel_passes_and_its_moved_cameras_do_not(rendered: RenderedObject) -> None:
+    """Views that see it edge-on miss it between their pixels."""
+    sheet = draw("sheet", two_sided_sheet(), sheet_cameras(), 96)
+    assert check_object(sheet) == []
+    assert any(line.startswith("views") for line in check_object(moved_cameras(sheet)))
+
+
+def test_wires_of_half_a_pixel_pass_and_their_faults_do_not(rendered: RenderedObject) -> None:
+    wire = textured_box((0.016, 0.016, 1.8))
+    turns = torch.linalg.qr(torch.randn(12, 3, 3, generator=torch.Generator().manual_seed(0)))[0]
+    wires = Mesh(
+        torch.cat([wire.vertices @ turn for turn in turns]),
+        torch.cat([wire.faces + 8 * k for k in range(12)]),
         torch.full((96, 3), 0.5),
     )
-    thin = draw("rods", rods, rendered.cameras, 96)
+    thin = draw("wires", wires, rendered.cameras, 96)
     assert check_object(thin) == []
+    assert any(line.startswith("alpha") for line in check_object(shifted_alpha(thin)))
     assert any(line.startswith("views") for line in check_object(moved_cameras(thin)))
+
+
+def test_alpha_shifted_by_one_pixel_is_noticed(rendered: RenderedObject) -> None:
+    lines = check_object(changed(rendered, rgba=rendered.rgba.roll(1, dims=3)))
+    assert any(line.startswith("alpha") for line in lines)
+
+
+def two_sided_sheet() -> Mesh:
+    """Red above, blue below."""
+    box = textured_box((1.8, 1.8, 0.004))
+    corners = box.vertices[box.faces.flatten()]
+    faces = torch.arange(len(corners)).view(-1, 3)
+    above = (corners.view(-1, 3, 3)[:, :, 2].mean(1) > 0)[:, None, None]
+    colors = torch.where(above, torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.1, 0.1, 0.9])).expand(-1, 3, 3)
+    return Mesh(corners, faces, colors.reshape(-1, 3).contiguous())
+
+
+def sheet_cameras() -> Cameras:
+    """From above, from the side, and from below."""
+    return Cameras.spherical([20.0 * i for i in range(8)], [60.0, 50.0, 0.4, -50.0] * 2, 3.5, 40.0)
 
 
 @pytest.fixture(scope="module")
