@@ -15,7 +15,7 @@ from meshwright import InputError, ViewOptions, load_views
 from meshwright.cameras import Cameras
 from meshwright.capture import pose
 from meshwright.capture.gains import apply_gains, exposure_gains
-from meshwright.capture.segmentation import segment_together
+from meshwright.capture.segmentation import Segmented, segment_together
 from meshwright.capture.segmentation.colors import ColorModel
 from meshwright.capture.segmentation.cut import smallest_cut
 from meshwright.capture.segmentation.table import TablePicture
@@ -128,6 +128,20 @@ def test_the_plane_is_the_table_whatever_the_world():
         assert back.height == pytest.approx(-0.5, abs=0.01)
 
 
+def test_a_table_with_few_points_under_a_tin_with_many():
+    """A tin's wall holds planes with more points than a dull table, and none of these has nothing below it."""
+    rng = np.random.default_rng(1)
+    on_table = np.column_stack([rng.uniform(-1.8, 1.8, (60, 2)), rng.normal(-0.5, 0.003, 60)])
+    around, up = rng.uniform(0, 2 * np.pi, 900), rng.uniform(-0.4, 0.4, 900)
+    on_wall = np.column_stack([0.9 * np.cos(around), 0.9 * np.sin(around), up])
+    T = draw_scene(8, 16).cameras.T_world_camera.double().numpy()
+    for seed in range(2):
+        plane = support_plane(np.concatenate([on_table, on_wall]), T, seed)
+        assert plane is not None
+        assert plane.normal @ [0, 0, 1] > 0.9999
+        assert plane.height == pytest.approx(-0.5, abs=0.01)
+
+
 def test_no_plane_in_a_cloud():
     points = np.random.default_rng(0).normal(size=(60, 3))
     assert support_plane(points, draw_scene(8, 16).cameras.T_world_camera.double().numpy()) is None
@@ -176,6 +190,21 @@ def test_the_object_is_found_among_other_things(plain):
     assert float(iou.mean()) > 0.95
     assert float(iou.min()) > 0.88
     assert found.disagreeing == []
+    assert found.doubts == []
+
+
+@pytest.mark.parametrize(
+    ("agreement", "unexplained", "cut_off", "said"),
+    [
+        ([0.97] * 6, 0.0, 0.0, None),
+        ([0.9] * 5 + [0.3], 0.0, 0.0, "agrees by 0.80"),
+        ([0.97] * 6, 0.4, 0.0, "40 % more than the outlines hold"),
+        ([0.97] * 6, 0.0, 0.9, "edge of 90 % of the pictures"),
+    ],
+)
+def test_outlines_that_cannot_be_right_say_so(agreement, unexplained, cut_off, said):
+    doubts = Segmented(torch.zeros(6, 1, 4, 4), torch.tensor(agreement), unexplained, cut_off).doubts
+    assert (said is None and doubts == []) or (len(doubts) == 1 and said in doubts[0])
 
 
 @pytest.mark.slow

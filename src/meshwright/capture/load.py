@@ -397,6 +397,11 @@ def _together(posed: _PosedPictures, views: Views, uncut: list[int], options: Vi
         if len(empty) == len(uncut):
             raise InputError("no object was found that all pictures show; give `masks`, or a `box` around it")
         notes.append(f"the object was found in {len(uncut)} pictures together, by what they agree on")
+        if segmented.doubts:
+            notes.append(
+                f"the outlines are doubtful: {'; '.join(segmented.doubts)}; look at them (`meshwright info` or"
+                " preview.png), give a `box` around the object in the first picture, or `masks`"
+            )
         wrong = [posed.names[i] for i in segmented.disagreeing if i in uncut]
         if wrong:
             notes.append(f"outlines that disagree with the other pictures: {', '.join(wrong)}")

@@ -9,7 +9,8 @@ from numpy import ndarray
 
 from meshwright.cameras import Cameras
 
-_TRIALS = 600
+_TRIALS = 2000
+_SCORED = 1500  # points, at most, by which a trial is judged
 _GRID = 48  # points a side of a plane's grid
 _STEEPEST_DEG = 40.0  # between the plane's normal and the cameras' up
 _NEAR = 1.2  # median distances of the cameras: points farther from where they look belong to the room
@@ -18,6 +19,7 @@ _LEAST_INLIERS = 12
 _LEAST_SHARE = 0.03  # of the points near
 _UNDER = 0.5  # of that distance: within it across from the middle nothing can be seen under what carries the object
 _MOST_BELOW = 0.15  # of the points there, that may lie below it for being wrong
+_LOWEST = 0.35  # share of the points near, among which every other trial is made: the table is under the rest
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,15 +80,21 @@ def support_plane(
     rng = np.random.default_rng(seed)
     tolerance = _THICKNESS * reach
     best, best_score = None, 0.0
-    for _ in range(_TRIALS):
-        a, b, c = near[rng.choice(len(near), 3, replace=False)]
+    # Few of the points may be the table's, and a trial of three hits it with the third power of their share.
+    order = np.argsort(near @ up)
+    lowest = order[: max(3, round(_LOWEST * len(near)))]
+    scored = near if len(near) <= _SCORED else near[rng.choice(len(near), _SCORED, replace=False)]
+    for trial in range(_TRIALS):
+        among = lowest if trial % 2 else order
+        a, b, c = near[among[rng.integers(len(among), size=3)]]
         plane = _through(a, np.cross(b - a, c - a), up)
         if plane is None or plane.above(positions).min() <= 0:
             continue
-        above = plane.above(near)
         # A lid or the floor around the table may hold more points. A table lies under the middle, and nothing under it.
-        across = near - center - ((near - center) @ plane.normal)[:, None] * plane.normal
-        central = above[np.linalg.norm(across, axis=1) < _UNDER * reach]
+        above = plane.above(scored)
+        offsets = scored - center
+        squared = (offsets**2).sum(axis=1) - (offsets @ plane.normal) ** 2  # across from the axis of the middle
+        central = above[squared < (_UNDER * reach) ** 2]
         below = (central < -2 * tolerance).mean() if len(central) else 1.0
         score = (np.abs(central) < tolerance).sum() * max(0.0, 1 - below / _MOST_BELOW)
         if score > best_score:

@@ -18,7 +18,7 @@ from torch.nn.functional import grid_sample, max_pool2d
 from meshwright.cameras import Cameras
 from meshwright.compiled import compiled
 
-_SIDE = 448  # texels along the picture of the plane
+TABLE_SIDE = 448  # texels along the picture of the plane
 _SAME = 0.055  # sRGB: colours that agree
 _LEAST_VIEWS = 3  # that must agree
 _LEAST_SHARE = 0.34  # of the views that see the place
@@ -46,22 +46,23 @@ class TablePicture:
         height: float,
         center: tuple[float, float],
         half: float,
+        side: int = TABLE_SIDE,
     ) -> "TablePicture":
         """The picture on which the views agree most. ``free``: 0 where a view is known to show something else."""
-        at = center[0] + half * (2 * (torch.arange(_SIDE) + 0.5) / _SIDE - 1)
-        y = center[1] + half * (2 * (torch.arange(_SIDE) + 0.5) / _SIDE - 1)
+        at = center[0] + half * (2 * (torch.arange(side) + 0.5) / side - 1)
+        y = center[1] + half * (2 * (torch.arange(side) + 0.5) / side - 1)
         yy, xx = torch.meshgrid(y, at, indexing="ij")
         points = torch.stack([xx, yy, torch.full_like(xx, height)], dim=2).view(-1, 3)
         uv, depth_z = cameras.project(points)
         seen = (depth_z > 0) & (uv > 0).all(dim=2) & (uv < 1).all(dim=2)
         layers = torch.cat([images, free], dim=1)
         samples = grid_sample(layers, (uv * 2 - 1)[:, :, None], align_corners=False, padding_mode="border")[..., 0]
-        colors, agreeing = np.zeros((_SIDE * _SIDE, 3), np.float32), np.zeros(_SIDE * _SIDE, np.float32)
+        colors, agreeing = np.zeros((side * side, 3), np.float32), np.zeros(side * side, np.float32)
         visible = seen & (samples[:, 3] > 0.99)
         _mode(samples[:, :3].permute(0, 2, 1).contiguous().numpy(), visible.numpy(), colors, agreeing)
-        table = torch.from_numpy(colors).T.reshape(1, 3, _SIDE, _SIDE)
+        table = torch.from_numpy(colors).T.reshape(1, 3, side, side)
         # Colours of the texels around count too: the cameras are exact to a pixel at best.
-        share = torch.from_numpy(agreeing).view(1, 1, _SIDE, _SIDE)
+        share = torch.from_numpy(agreeing).view(1, 1, side, side)
         spread = [-max_pool2d(-table, 3, 1, 1), max_pool2d(table, 3, 1, 1), share]
         return cls(torch.cat(spread, dim=1), center, half, height)
 

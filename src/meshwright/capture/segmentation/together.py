@@ -26,23 +26,30 @@ from torch.nn.functional import grid_sample, interpolate
 from meshwright.cameras import Cameras
 from meshwright.capture.segmentation.colors import ColorModel
 from meshwright.capture.segmentation.cut import contrast_weight, smallest_cut
-from meshwright.capture.segmentation.table import TablePicture, table_explains
+from meshwright.capture.segmentation.table import TABLE_SIDE, TablePicture, table_explains
 from meshwright.capture.upright import Plane, level_world, moved_cameras
 from meshwright.errors import InputError
 from meshwright.progress import Progress, silent
 
 _WORK_PX = 320  # longer side of the pictures in all rounds but the last
 _BELIEF = (0.25, 0.5, 1.0, 1.0)  # in the common shape, round by round: the first may lack parts
-_VOXELS = 72  # along the longest side of the volume
+_FIRM_BELIEF = (1.0, 1.0, 1.0)  # in a shape that was found from outside, which has parts too many
+_OWN_BELIEF = 0.25  # when each picture is asked what it shows by itself
+_VOXELS = 72  # along the longest side of a grid
 _REACH = 2.4  # units around where the cameras look: 4 units away they cannot look at more
-_SEEN_BY = 0.75  # share of the views that must see a voxel
+_SEEN_BY, _FIRST_SEEN_BY = 0.75, 0.95  # share of the views that must see a voxel; of the first volume
 _TABLE_GAP = 0.02  # units above the table where the volume begins
+_TABLE_REACH = 1.4  # times as far as the first volume: table that is seen beside it
+_MOST_PARINGS, _MOST_FINE_PARINGS = 24, 5
+_SETTLED = 0.98  # of the voxels are left by the last paring
 _LEAST_PROOF = 0.25  # share of the views in which a voxel of the first shape hides the table's colour
 _CLEAR_PX = 3.0  # at work resolution: so near the shape's silhouettes nothing is taken for the table
 _DISSENT = 0.12  # share of the views that may call a voxel background
-_EXPLAINED, _CONTRADICTED = 0.03, 0.12  # sRGB: differences from the table's colour that are none, and that are one
-_TABLE_SIGMA = 0.03  # sRGB: of colours around the table's own
-_TABLE_TRUST = 0.9  # that a pixel of the table where its colour is known has that colour
+_TOLERANCE = (0.012, 0.03)  # sRGB: least and most difference from the table's colour that is none; in between
+_NOISES = 2.0  # times the difference that nine tenths of what surely is table stay below
+_CONTRADICTED = 4.0  # tolerances, that are a difference
+_LEAST_VALUE = 0.3  # of the way there, that speaks against the table
+_TABLE_TRUST, _FIRM_TRUST = 0.9, 0.97  # that a pixel of the table where its colour is known has that colour
 _MOST_LOG_ODDS = 5.0
 _OBJECT_PARTS, _BACKGROUND_PARTS = 8, 6
 _NEAR_PX = 24  # at work resolution: background so near the object counts as much as all the rest
@@ -50,20 +57,47 @@ _EDGE_COST, _LEAST_EDGE = 3.0, 0.08
 _INSIDE, _OUTSIDE = 1.5, 4.0  # log odds that the shape's silhouette adds, well inside and well outside
 _BAND_PX = 3.0  # around the silhouette's outline in which they fade
 _MARGIN = 0.1  # of the shape's sides, left around it for the next grid; more where it is not yet believed
+_LEAST_AGREEMENT, _MOST_UNEXPLAINED, _MOST_CUT_OFF = 0.87, 0.05, 0.34  # of `Segmented`, without doubt
 _DISAGREE = 0.8  # IoU of a cut and the shape's silhouette below which a view is reported
 _SOFT_PX = 0.6  # of the last alpha's edge
 
 
 @dataclass(frozen=True, eq=False)
 class Segmented:
-    """``alpha``: the object's coverage. ``agreement``: IoU of each view's cut with the common shape's silhouette."""
+    """``alpha``: the object's coverage. ``agreement``: IoU of each view's cut with the common shape's silhouette.
+
+    ``unexplained``: pixels near it that surely do not show the table and yet are in no outline, as a share of those in
+    outlines. ``cut_off``: share of the views in which the outline meets the picture's edge.
+    """
 
     alpha: Float[Tensor, "views 1 height width"]
     agreement: Float[Tensor, " views"]
+    unexplained: float
+    cut_off: float
 
     @property
     def disagreeing(self) -> list[int]:
         return [i for i, iou in enumerate(self.agreement.tolist()) if iou < _DISAGREE]
+
+    @property
+    def doubts(self) -> list[str]:
+        """What is wrong with the outlines as a whole, for people; nothing where they may be believed."""
+        doubts = []
+        if float(self.agreement.mean()) < _LEAST_AGREEMENT or 3 * len(self.disagreeing) > len(self.agreement):
+            doubts.append(
+                f"what the pictures show by themselves agrees by {self.agreement.mean():.2f} with all together"
+            )
+        if self.unexplained > _MOST_UNEXPLAINED:
+            doubts.append(
+                f"{100 * self.unexplained:.0f} % more than the outlines hold stands out from the table beside it"
+            )
+        if self.cut_off > _MOST_CUT_OFF:
+            doubts.append(f"the outline reaches the edge of {100 * self.cut_off:.0f} % of the pictures")
+        return doubts
+
+    @property
+    def score(self) -> float:
+        return float(self.agreement.mean()) - self.unexplained - self.cut_off
 
 
 def segment_together(
@@ -83,52 +117,102 @@ def segment_together(
     Raises:
         InputError: the cameras look at no common place, or nothing in it differs from its surroundings.
     """
-    rng = np.random.default_rng(seed)
     T_world_camera = cameras.T_world_camera.double().numpy()
     T_level_world = level_world(T_world_camera, table)
     moved = torch.from_numpy(moved_cameras(T_world_camera, T_level_world)).float()
     cameras = Cameras(moved, cameras.intrinsics.float())
     table_z = None if table is None else table.moved(T_level_world).height
-    scale = min(1.0, _WORK_PX / max(images.shape[2:]))
-    size = [max(16, round(side * scale)) for side in images.shape[2:]]
-    small = interpolate(images, size=size, mode="area")
-    small_seen = interpolate(seen, size=size, mode="area") > 0.99
-    grid = _common_volume(cameras, table_z)
-    center, half = grid.footprint()
-
-    def picture_of_table(outlines: list[Bool[ndarray, "height width"]] | None = None) -> TablePicture | None:
+    full = _Pictures(images, cameras, (seen[:, 0] > 0.99).numpy(), None)
+    work = full.smaller(min(1.0, _WORK_PX / max(full.size)))
+    found: Segmented | None = None
+    failure = InputError("")
+    try:
+        first = _first_shape(work, table_z)
+        found = _segmented(full, work, first, table_z, False, np.random.default_rng(seed), progress)
+        if table_z is None or not found.doubts:
+            return found
+    except InputError as error:
         if table_z is None:
-            return None
-        free = small_seen.float()
-        if outlines is not None:
-            free = free * torch.from_numpy(np.stack([~_grown(outline, _CLEAR_PX) for outline in outlines]))[:, None]
-        return TablePicture.of(small, cameras, free, table_z, center, half)
+            raise
+        failure = error
+    # The table was taken for what most pictures agree on, and what stands on it has a part in that where it is of one
+    # colour: bowls, lids. Begun from outside that cannot be, but it takes longer and keeps a rim of shadow.
+    try:
+        first = _standing_on(table_z, _common_volume(cameras, table_z, _FIRST_SEEN_BY), work)
+        other = _segmented(full, work, first, table_z, True, np.random.default_rng(seed), progress)
+    except InputError:
+        if found is None:
+            raise failure from None
+        return found
+    return other if found is None or other.score > found.score else found
 
-    work = _Pictures(small, cameras, small_seen[:, 0].numpy(), picture_of_table())
-    progress("object", 0.1)
-    # What stands on the table reaches down to it: an object of one colour hides that colour's foot in all views.
-    shape = _first_shape(work, grid) if table_z is None else _first_shape(work, grid).filled_down()
+
+def _segmented(
+    full: "_Pictures",
+    work: "_Pictures",
+    shape: "_Shape",
+    table_z: float | None,
+    firm: bool,
+    rng: np.random.Generator,
+    progress: Progress,
+) -> Segmented:
+    """Colour models, cuts and the common shape in turn, from a first shape.
+
+    ``firm``: it holds all of the object and little else, and the table's picture is to have no part in it.
+    """
+    volume = _common_volume(work.cameras, table_z, _SEEN_BY)
+    center, half = volume.footprint()
+    first_outlines = [shape.silhouette(work, i) & firm for i in range(len(work))]
+
+    def with_table(outlines: list[Bool[ndarray, "height width"]]) -> _Pictures:
+        if table_z is None:
+            return work
+        hidden = [outline | first for outline, first in zip(outlines, first_outlines, strict=True)]
+        return work.with_table(hidden, _CLEAR_PX, table_z, center, half, firm=firm)
+
     cuts: list[Bool[ndarray, "height width"]] = []
-    for round_, belief in enumerate(_BELIEF):
-        progress("object", 0.2 + 0.5 * round_ / len(_BELIEF))
+    beliefs = _FIRM_BELIEF if firm else _BELIEF
+    for round_, belief in enumerate(beliefs):
+        progress("object", 0.2 + 0.5 * round_ / len(beliefs))
         outlines = [shape.silhouette(work, i) for i in range(len(work))]
-        work = _Pictures(small, cameras, work.seen, picture_of_table(outlines))
+        work = with_table(outlines)
         models = _Models.fit(work, outlines, rng)
         cuts = [work.cut(i, models, outlines[i], belief) for i in range(len(work))]
-        shape = shape.refitted(float(grid.low[2]), _MARGIN / belief).voted(work, cuts)
+        shape = shape.refitted(float(volume.low[2]), _MARGIN / belief).voted(work, cuts)
     progress("object", 0.7)
     outlines = [shape.silhouette(work, i) for i in range(len(work))]
     models = _Models.fit(work, [cut & out for cut, out in zip(cuts, outlines, strict=True)], rng)
     # What each picture shows by itself, nearly: with the common shape before its eyes a cut agrees with that anyway.
-    own = [work.cut(i, models, outlines[i], _BELIEF[0]) for i in range(len(work))]
+    own = [work.cut(i, models, outlines[i], _OWN_BELIEF) for i in range(len(work))]
     agreement = torch.tensor([_iou(cut, outline) for cut, outline in zip(own, outlines, strict=True)])
-    full = _Pictures(images, cameras, (seen[:, 0] > 0.99).numpy(), picture_of_table(outlines))
-    alpha = torch.zeros(len(images), 1, *images.shape[2:])
-    for i in range(len(images)):
-        progress("object", 0.7 + 0.3 * i / len(images))
+    work = with_table(outlines)
+    full = full.with_table_of(work)
+    alpha = torch.zeros(len(full), 1, *full.size)
+    for i in range(len(full)):
+        progress("object", 0.7 + 0.3 * i / len(full))
         alpha[i, 0] = torch.from_numpy(full.last_cut(i, models, outlines[i]))
     progress("object", 1.0)
-    return Segmented(alpha, agreement)
+    return Segmented(alpha, agreement, _unexplained(work, alpha), _cut_off(alpha, full.seen))
+
+
+def _unexplained(pictures: "_Pictures", alpha: Float[Tensor, "views 1 full_height full_width"]) -> float:
+    """As in `Segmented`: in a box around each mask, with half of its sides as room."""
+    masks = interpolate(alpha, size=pictures.size, mode="area")[:, 0].numpy()
+    left = 0
+    for i, mask in enumerate(masks):
+        if mask.max() <= 0.5:
+            continue
+        difference, known = pictures.table_difference(i)
+        other = known & (ndimage.uniform_filter(difference, 3) > _CONTRADICTED * pictures.tolerance)
+        other &= ~_grown(mask > 0.01, 3.0)  # outlines may be wrong by some pixels
+        left += int(ndimage.binary_opening(other[_around(mask > 0.5, 0.5, 12)]).sum())
+    return left / max(float((masks > 0.5).sum()), 1.0)
+
+
+def _cut_off(alpha: Float[Tensor, "views 1 height width"], seen: Bool[ndarray, "views height width"]) -> float:
+    """Share of the views in which the object reaches the edge of what was seen."""
+    rim = np.stack([~ndimage.binary_erosion(view, iterations=2) for view in seen])
+    return float(((alpha[:, 0] > 0.5).numpy() & rim).any(axis=(1, 2)).mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,17 +269,28 @@ class _Shape:
         sides = ((high - low) / cell).ceil().long().clamp(min=1).tolist()
         return _Shape(torch.ones(*sides, dtype=torch.bool), low, cell)
 
+    def refined(self, floor: float) -> "_Shape":
+        """The same shape, a voxel thicker, on a grid that fits it."""
+        thick = _Shape(torch.from_numpy(ndimage.binary_dilation(self.inside.numpy())), self.low, self.cell)
+        grid = self.refitted(floor, _MARGIN)
+        index = ((grid.centers() - thick.low) / thick.cell).floor().long()
+        within = ((index >= 0) & (index < torch.tensor(thick.inside.shape))).all(dim=1)
+        i, j, k = torch.where(within[:, None], index, 0).unbind(dim=1)
+        return _Shape((thick.inside[i, j, k] & within).view(grid.inside.shape), grid.low, grid.cell)
+
     def voted(self, pictures: "_Pictures", cuts: list[Bool[ndarray, "height width"]]) -> "_Shape":
         """The voxels that nearly all views call object."""
         votes = torch.from_numpy(np.stack(cuts)).float()[:, None]
-        return self._where(pictures, 2 * votes - 1, 1.0)
+        score, _ = self.seen_values(pictures, 2 * votes - 1, 1.0)
+        inside = ((score > 0) & self.inside).numpy()
+        return _Shape(torch.from_numpy(_main_piece(inside, inside)), self.low, self.cell)
 
-    def _where(
-        self, pictures: "_Pictures", values: Float[Tensor, "views 1 height width"], unseen: float, proof: float = 0.0
-    ) -> "_Shape":
-        """Voxels on which all but a few of the views that see them have a value above 0; the largest piece of them.
+    def seen_values(
+        self, pictures: "_Pictures", values: Float[Tensor, "views 1 height width"], unseen: float
+    ) -> tuple[Float[Tensor, "nx ny nz"], Float[Tensor, "views voxels"]]:
+        """Values of the pixels that show each voxel, ``unseen`` where one has none; first the least but for a few.
 
-        With ``proof`` some of the views must have a value above that.
+        What too few views show is no object: the least is -1.
         """
         points = self.centers()
         uv, depth_z = pictures.cameras.project(points)
@@ -203,27 +298,28 @@ class _Shape:
         sampled = grid_sample(values, (uv * 2 - 1)[:, :, None], align_corners=False, padding_mode="border")[:, 0, :, 0]
         sampled = torch.where(visible, sampled, unseen)
         kth = 1 + int(_DISSENT * len(values))
-        score = sampled.kthvalue(kth, dim=0).values
-        proven = (sampled > proof).float().mean(dim=0) >= (_LEAST_PROOF if proof else 0)
-        inside = ((score > 0) & proven).view(self.inside.shape) & self.inside
-        return _Shape(torch.from_numpy(_main_piece(inside.numpy())), self.low, self.cell)
+        least = torch.where(visible.float().mean(dim=0) < _SEEN_BY, -1.0, sampled.kthvalue(kth, dim=0).values)
+        return least.view(self.inside.shape), sampled
 
 
-def _main_piece(inside: Bool[ndarray, "nx ny nz"]) -> Bool[ndarray, "nx ny nz"]:
-    """The largest connected piece, and others as large as a tenth: parts of an object may seem to stand apart."""
-    pieces, count = ndimage.label(inside)
-    if count == 0:
+def _main_piece(inside: Bool[ndarray, "nx ny nz"], counted: Bool[ndarray, "nx ny nz"]) -> Bool[ndarray, "nx ny nz"]:
+    """The connected piece with the most voxels that are ``counted``, and others with a tenth of these.
+
+    Parts of an object may seem to stand apart.
+    """
+    pieces, _ = ndimage.label(inside)
+    if not counted.any():
         raise InputError(
             "no object stands out in the place that all cameras look at; give `masks`, pictures with alpha,"
             " or photograph it before another background"
         )
-    sizes = np.bincount(pieces.ravel())
+    sizes = np.bincount(pieces[inside & counted], minlength=pieces.max() + 1)
     sizes[0] = 0
     return sizes[pieces] >= 0.1 * sizes.max()
 
 
-def _common_volume(cameras: Cameras, table_z: float | None) -> _Shape:
-    """The voxels above the table that most cameras see, around where they look."""
+def _common_volume(cameras: Cameras, table_z: float | None, seen_by: float) -> _Shape:
+    """The voxels above the table that the share ``seen_by`` of the cameras see, around where they look."""
     cell = 2 * _REACH / _VOXELS
     low = torch.tensor([-_REACH, -_REACH, -_REACH])
     if table_z is not None:
@@ -233,7 +329,7 @@ def _common_volume(cameras: Cameras, table_z: float | None) -> _Shape:
     points = shape.centers()
     uv, depth_z = cameras.project(points)
     visible = (depth_z > 0) & (uv > 0).all(dim=2) & (uv < 1).all(dim=2)
-    inside = (visible.float().mean(dim=0) >= _SEEN_BY).view(shape.inside.shape)
+    inside = (visible.float().mean(dim=0) >= seen_by).view(shape.inside.shape)
     if not bool(inside.any()):
         raise InputError(
             "the cameras do not look at one place together; check them, or leave pictures of other things out"
@@ -283,8 +379,11 @@ class _Pictures:
         cameras: Cameras,
         seen: Bool[ndarray, "views height width"],
         table: TablePicture | None,
+        tolerance: float = _TOLERANCE[1],
+        trust: float = _TABLE_TRUST,
     ) -> None:
         self.images, self.cameras, self.seen, self._table = images, cameras, seen, table
+        self.tolerance, self.trust = tolerance, trust
         self.size: tuple[int, int] = (images.shape[2], images.shape[3])
         self._differences: dict[int, tuple[ndarray, ndarray]] = {}
 
@@ -305,7 +404,46 @@ class _Pictures:
 
     def is_table(self, view: int) -> Bool[ndarray, "height width"]:
         difference, known = self.table_difference(view)
-        return known & (ndimage.uniform_filter(difference, 3) < _EXPLAINED)
+        return known & (ndimage.uniform_filter(difference, 3) < self.tolerance)
+
+    def with_table(
+        self,
+        outlines: list[Bool[ndarray, "height width"]],
+        clear_px: float,
+        height: float,
+        center: tuple[float, float],
+        half: float,
+        side: int = TABLE_SIDE,
+        firm: bool = False,
+    ) -> "_Pictures":
+        """With the table as it is seen farther than ``clear_px`` outside of some outlines.
+
+        ``firm``: these hold all of the object, so the table is known well: how well the pictures themselves say.
+        """
+        free = self.seen & ~np.stack([_grown(outline, clear_px) for outline in outlines])
+        layer = torch.from_numpy(free).float()[:, None]
+        table = TablePicture.of(self.images, self.cameras, layer, height, center, half, side)
+        result = _Pictures(self.images, self.cameras, self.seen, table)
+        if not firm:
+            return result
+        result.trust = _FIRM_TRUST
+        differences = []
+        for i in range(len(self)):
+            difference, known = result.table_difference(i)
+            differences.append(ndimage.uniform_filter(difference, 3)[known & free[i]])
+        noise = np.concatenate(differences)
+        if len(noise):
+            result.tolerance = float(np.clip(_NOISES * np.quantile(noise, 0.9), *_TOLERANCE))
+        return result
+
+    def with_table_of(self, others: "_Pictures") -> "_Pictures":
+        return _Pictures(self.images, self.cameras, self.seen, others._table, others.tolerance, others.trust)
+
+    def smaller(self, scale: float) -> "_Pictures":
+        """With so many times the pixels a side, and no table."""
+        size = [max(16, round(side * scale)) for side in self.size]
+        seen = interpolate(torch.from_numpy(self.seen).float()[:, None], size=size, mode="area")[:, 0] > 0.99
+        return _Pictures(interpolate(self.images, size=size, mode="area"), self.cameras, seen.numpy(), None)
 
     def log_odds(self, view: int, models: _Models) -> Float[ndarray, "height width"]:
         """Of being object, from colours and table, clipped."""
@@ -313,8 +451,9 @@ class _Pictures:
         of_object = models.object.log_density(colors)
         of_background = models.backgrounds[view].log_density(colors)
         difference, known = self.table_difference(view)
-        of_table = -0.5 * (difference / _TABLE_SIGMA) ** 2 - 3 * np.log(_TABLE_SIGMA) - 1.5 * np.log(2 * np.pi)
-        both = np.logaddexp(np.log(_TABLE_TRUST) + of_table, np.log(1 - _TABLE_TRUST) + of_background)
+        sigma = self.tolerance
+        of_table = -0.5 * (difference / sigma) ** 2 - 3 * np.log(sigma) - 1.5 * np.log(2 * np.pi)
+        both = np.logaddexp(np.log(self.trust) + of_table, np.log(1 - self.trust) + of_background)
         odds = of_object - np.where(known, both, of_background)
         return odds.clip(-_MOST_LOG_ODDS, _MOST_LOG_ODDS).astype(np.float32)
 
@@ -377,26 +516,81 @@ class _Pictures:
             camera,
             self.seen[view : view + 1, rows, columns],
             self._table,
+            self.tolerance,
+            self.trust,
         )
 
 
-def _first_shape(pictures: _Pictures, volume: _Shape) -> _Shape:
-    """Voxels of the volume that no view explains as table; without a table those around where all look."""
-    values, any_known = [], False
+def _ball(volume: _Shape) -> _Shape:
+    """Where there is no table: voxels around the place where all look."""
+    points = volume.centers()
+    radius = 0.4 * float(points[volume.inside.flatten()].norm(dim=1).max())
+    near = (points.norm(dim=1) < radius).view(volume.inside.shape) & volume.inside
+    return _Shape(near if bool(near.any()) else volume.inside, volume.low, volume.cell)
+
+
+def _table_values(pictures: _Pictures) -> Float[Tensor, "views 1 height width"]:
+    """Below 0 where the table explains a pixel, above where it contradicts it; 0.2 where nothing is known."""
+    values = []
     for i in range(len(pictures)):
         difference, known = pictures.table_difference(i)
-        smooth = ndimage.uniform_filter(difference, 3)
-        value = (smooth - _EXPLAINED) / (_CONTRADICTED - _EXPLAINED) - 0.3
-        value = np.where(known, value.clip(-1, 1), 0.2)
-        any_known |= bool(known.any())
-        values.append(ndimage.median_filter(value, 5))
-    if not any_known:
-        points = volume.centers()
-        radius = 0.4 * float(points[volume.inside.flatten()].norm(dim=1).max())
-        near = (points.norm(dim=1) < radius).view(volume.inside.shape) & volume.inside
-        return _Shape(near if bool(near.any()) else volume.inside, volume.low, volume.cell)
-    stacked = torch.from_numpy(np.stack(values)).float()[:, None]
-    return volume._where(pictures, stacked, 0.2, proof=0.25)
+        tolerances = ndimage.uniform_filter(difference, 3) / pictures.tolerance
+        value = (tolerances - 1) / (_CONTRADICTED - 1) - _LEAST_VALUE
+        values.append(ndimage.median_filter(np.where(known, value.clip(-1, 1), 0.2), 5))
+    return torch.from_numpy(np.stack(values)).float()[:, None]
+
+
+def _first_shape(pictures: _Pictures, table_z: float | None) -> _Shape:
+    """Voxels that no view explains as table, whose picture is what most views agree on; without a table a ball."""
+    volume = _common_volume(pictures.cameras, table_z, _SEEN_BY)
+    if table_z is None:
+        return _ball(volume)
+    center, half = volume.footprint()
+    nothing = [np.zeros(pictures.size, bool)] * len(pictures)
+    pictures = pictures.with_table(nothing, 0.0, table_z, center, half)
+    score, sampled = volume.seen_values(pictures, _table_values(pictures), 0.2)
+    proven = ((sampled > 0.25).float().mean(dim=0) >= _LEAST_PROOF).view(volume.inside.shape)
+    inside = ((score > 0) & proven & volume.inside).numpy()
+    # What stands on the table reaches down to it: an object of one colour hides that colour's foot in all views.
+    return _Shape(torch.from_numpy(_main_piece(inside, inside)), volume.low, volume.cell).filled_down()
+
+
+def _standing_on(table_z: float, volume: _Shape, pictures: _Pictures) -> _Shape:
+    """What stands on the table: what is left of the volume when all is taken away through which views see the table.
+
+    The table's picture is taken from outside of the shape's silhouettes only, so that the object has no part in it,
+    and grows as these shrink. First in few pixels, then again, more finely, in what is left.
+    """
+    center, half = volume.footprint()
+    shape = volume
+    for scale, side, most in ((0.5, TABLE_SIDE // 2, _MOST_PARINGS), (1.0, TABLE_SIDE, _MOST_FINE_PARINGS)):
+        work = pictures.smaller(scale)
+        for _ in range(most):
+            outlines = [shape.silhouette(work, i) for i in range(len(work))]
+            work = work.with_table(outlines, 0.0, table_z, center, _TABLE_REACH * half, side, firm=True)
+            pared = _pared(work, shape)
+            settled = pared.inside.sum() > _SETTLED * shape.inside.sum()
+            shape = pared
+            if settled or not shape.inside.any():
+                break
+        # What stands on the table reaches down to it.
+        shape = _proven(work, shape).filled_down()
+        if scale < 1:
+            shape = shape.refined(float(volume.low[2]))
+    return shape
+
+
+def _pared(pictures: _Pictures, shape: _Shape) -> _Shape:
+    """Without the voxels through which several views see the table."""
+    score, _ = shape.seen_values(pictures, _table_values(pictures), 0.2)
+    return _Shape((score > 0) & shape.inside, shape.low, shape.cell)
+
+
+def _proven(pictures: _Pictures, shape: _Shape) -> _Shape:
+    """The pieces of a shape that views see before the table."""
+    _, sampled = shape.seen_values(pictures, _table_values(pictures), 0.2)
+    proven = ((sampled > 0.25).float().mean(dim=0) >= _LEAST_PROOF).view(shape.inside.shape) & shape.inside
+    return _Shape(torch.from_numpy(_main_piece(shape.inside.numpy(), proven.numpy())), shape.low, shape.cell)
 
 
 def _grown(mask: Bool[ndarray, "height width"], reach_px: float) -> Bool[ndarray, "height width"]:
