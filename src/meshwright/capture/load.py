@@ -396,11 +396,14 @@ def _together(posed: _PosedPictures, views: Views, uncut: list[int], options: Vi
         empty = [i for i in uncut if alpha[i].amax() < 0.5]
         if len(empty) == len(uncut):
             raise InputError("no object was found that all pictures show; give `masks`, or a `box` around it")
-        notes.append(f"the object was found in {len(uncut)} pictures together, by what they agree on")
+        notes.append(
+            f"the object was found in {len(uncut)} pictures together; each by itself agrees with all by"
+            f" {segmented.agreement.mean():.2f} (mean IoU)"
+        )
         if segmented.doubts:
             notes.append(
-                f"the outlines are doubtful: {'; '.join(segmented.doubts)}; look at them (`meshwright info` or"
-                " preview.png), give a `box` around the object in the first picture, or `masks`"
+                f"the outlines are doubtful: {'; '.join(segmented.doubts)}; see the pictures"
+                " beside the mesh in preview.png, and give a `box` around the object in the first picture, or `masks`"
             )
         wrong = [posed.names[i] for i in segmented.disagreeing if i in uncut]
         if wrong:
