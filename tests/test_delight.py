@@ -5,7 +5,7 @@ import torch
 
 from meshwright.cameras import Cameras
 from meshwright.color import VisibleSurface, delight
-from meshwright.color.delight import basis, estimate_light
+from meshwright.color.shading import basis, estimate_light
 from meshwright.errors import InputError
 from meshwright.mesh import Mesh
 from meshwright.options import ColorOptions, FitOptions

@@ -4,8 +4,8 @@ Views are made to agree in exposure, each point takes its colour from the views 
 sees is filled in from what is seen around it or from a field of colours (a model's, or an old mesh's).
 """
 
-from meshwright.color.delight import delight
 from meshwright.color.fields import ColorField, query_colors, surface_field
+from meshwright.color.shading import delight
 from meshwright.color.texture import bake_field, bake_texture
 from meshwright.color.unseen import spread_colors
 from meshwright.color.vertex_colors import color_vertices
