@@ -267,8 +267,7 @@ class Cameras:
         cls, T_world_camera_opencv: Float[Tensor, "views 4 4"], intrinsics: Float[Tensor, "views 4"]
     ) -> "Cameras":
         """From OpenCV / COLMAP camera-to-world matrices (x right, y down, looks along +z)."""
-        flip = torch.tensor([1.0, -1.0, -1.0, 1.0]).to(T_world_camera_opencv)
-        return cls(T_world_camera_opencv * flip, intrinsics)
+        return cls(T_world_camera_opencv @ torch.from_numpy(CV_TO_GL).to(T_world_camera_opencv), intrinsics)
 
     @classmethod
     def from_matrices(
@@ -297,7 +296,8 @@ class Cameras:
             if not (np.isfinite(lens[i]).all() and fx > 0 and fy > 0):
                 raise InputError(f"camera {i}: its focal lengths must be positive and all numbers finite; correct K")
         intrinsics = torch.from_numpy(lens / [width_px, height_px, width_px, height_px])
-        return cls(torch.from_numpy(T @ CV_TO_GL if axes == "opencv" else T), intrinsics).in_float32()
+        make = cls.from_opencv if axes == "opencv" else cls
+        return make(torch.from_numpy(T), intrinsics).in_float32()
 
 
 def rigid(matrix: Float[ndarray, "rows 4"], where: str) -> Float[ndarray, "4 4"]:

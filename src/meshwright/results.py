@@ -50,6 +50,11 @@ def start_from_mesh(
     return StartShape(mesh, surface_field(mesh)), views.to(device), frame
 
 
+def colored_start(start: StartShape, views: Views) -> Mesh:
+    """The start as people are shown it: in its own colours, or in those of the views."""
+    return start.mesh if start.mesh.has_colors else color_vertices(start.mesh, views)
+
+
 def write_results(
     folder: Path,
     start: StartShape,
@@ -59,20 +64,22 @@ def write_results(
     output: OutputOptions,
     settings: Mapping[str, object],
     clock: StageClock,
+    shown: Mesh | None = None,
 ) -> tuple[Scored, Scored]:
     """Write mesh files, preview.png, turntable.mp4 if wanted, and report.json.
 
     Returns how well start and result agree with the views.
 
     Args:
-        start: drawn in the preview in its own colours, or in those of the views.
+        start: what the work began from; the preview has its `colored_start`.
         views: those that the work began with.
         settings: for the report.
         clock: has timed the work so far; it is closed before the report is written.
+        shown: that coloured start, if there is one already.
     """
     clock("files", 0.0)
-    colored = start.mesh if start.mesh.has_colors else color_vertices(start.mesh, views)
-    before = Scored.of(colored.to("cpu"), views.to("cpu"))
+    shown = colored_start(start, views) if shown is None else shown
+    before = Scored.of(shown.to("cpu"), views.to("cpu"))
     result = Scored.of(finished.mesh.to("cpu"), finished.views.to("cpu"))
     for suffix in output.format:
         result.mesh.save(folder / f"mesh.{suffix}")

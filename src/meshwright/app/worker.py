@@ -145,12 +145,11 @@ def _make(
     model_dir: str | None,
 ) -> None:
     from meshwright.capture import load_views
-    from meshwright.color import color_vertices
     from meshwright.device import resolve_device
     from meshwright.evaluate import StageClock
     from meshwright.mesh_files import load_mesh
     from meshwright.reconstruct import finish, in_output_frame
-    from meshwright.results import start_from_mesh, write_results
+    from meshwright.results import colored_start, start_from_mesh, write_results
 
     run, output = groups[road.RunOptions], groups.get(road.OutputOptions, road.OutputOptions())
     device = resolve_device(run.device)
@@ -173,7 +172,7 @@ def _make(
     views = views.to(device)
     if mesh_path is None:
         start = _start(views, groups, clock, model_dir)
-    shown = start.mesh if start.mesh.has_colors else color_vertices(start.mesh, views)
+    shown = colored_start(start, views)
     _show_mesh(shown.to("cpu"), views, live, "start.glb", channel)
     finished = finish(
         start,
@@ -186,7 +185,7 @@ def _make(
     )
     wanted = replace(output, format=tuple(dict.fromkeys(("glb", *output.format))))  # the page shows a GLB
     settings = {"task": request.task, "exclude": list(request.exclude), **request.options, "device": str(run.device)}
-    _, result = write_results(making, start, finished, views, frame, wanted, settings, clock)
+    _, result = write_results(making, start, finished, views, frame, wanted, settings, clock, shown)
     if "obj" in output.format:
         _pack_obj(making)
     shutil.copyfile(live / "start.glb", making / "start.glb")

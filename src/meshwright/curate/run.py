@@ -131,7 +131,8 @@ def prepare(options: CurateRenderOptions) -> tuple[list[Job], int]:
 
 
 def _settings(views: ViewSetOptions, draw: DrawOptions, renderer: RendererName, seed: int) -> dict[str, Any]:
-    return {
+    """What dataset.json says, as it is read back: lists for tuples."""
+    settings = {
         "format": _FORMAT,
         "version": _VERSION,
         "views": dataclasses.asdict(views),
@@ -139,6 +140,7 @@ def _settings(views: ViewSetOptions, draw: DrawOptions, renderer: RendererName, 
         "renderer": renderer,
         "seed": seed,
     }
+    return json.loads(json.dumps(settings))
 
 
 def _check_settings(stated: Path, settings: dict[str, Any], out: Path) -> None:
@@ -149,10 +151,9 @@ def _check_settings(stated: Path, settings: dict[str, Any], out: Path) -> None:
             raise ValueError
     except (OSError, ValueError):
         raise InputError(f"{stated}: is not what a rendering run writes; choose another `out`") from None
-    defaults = json.loads(json.dumps(_settings(ViewSetOptions(), DrawOptions(), "builtin", 0)))
-    asked = json.loads(json.dumps(settings))  # tuples become lists, as in the file
+    defaults = _settings(ViewSetOptions(), DrawOptions(), "builtin", 0)
     differing = []
-    for part, value in asked.items():
+    for part, value in settings.items():
         if isinstance(value, dict):
             old = {**defaults[part], **there.get(part, {})}
             differing += [
