@@ -4,13 +4,16 @@ Where colours are even, or a print repeats itself, a surface further in shows th
 digs pits there that each picture fills with its own colours. So for every ray that passes removed volume the cost of
 matching other pictures (`sweep`) is compared at the hull's surface and at the carved one. The mean of these differences
 over a neighbourhood decides: volume stays away only where what lies behind explains the pictures better by a margin.
+
+What would be put back as a free-standing sliver stays away as well: few pictures make a hull of wedges and wings where
+their cones cross, and even colours contradict these no more than they do the object. Filled pits are no such slivers.
 """
 
 from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float
-from scipy.ndimage import gaussian_filter, label
+from scipy.ndimage import distance_transform_edt, gaussian_filter, label
 
 from meshwright.compiled import compiled
 from meshwright.shape.carve.grid import Scene, trilinear
@@ -32,6 +35,7 @@ _NEIGHBORHOOD_CELLS = 4.0  # standard deviation of the mean over rays
 _LEAST_REMOVED = 2  # cells along a ray; less is no other surface, but the same one found more exactly
 _SLACK = 1  # cells by which either surface may be off
 _BLEND = 0.01  # difference of costs that counts as one cell of distance, where kept and removed volume meet
+_SLIVER_CELLS = 4.0  # half the thickness up to which put back volume is a sliver, if no other volume thickens it
 _FILLED = -0.5  # cells: how deep inside nodes come to lie that were enclosed
 
 
@@ -41,6 +45,7 @@ def keep_uncontradicted(
     """The signed field, in cells, with the volume put back whose removal the pictures do not ask for."""
     gains = removal_gains(scene, views, field)
     kept = np.maximum(np.minimum(field, (gains - _MARGIN) / _BLEND), scene.hull)
+    kept = _without_slivers(field, kept)
     # Hollows that have lost their openings.
     numbers, _ = label(kept > 0)
     border = np.ones(kept.shape, bool)
@@ -48,6 +53,15 @@ def keep_uncontradicted(
     open_numbers = np.unique(numbers[border])
     enclosed = (kept > 0) & ~np.isin(numbers, open_numbers)
     return np.where(enclosed, np.maximum(_FILLED, scene.hull), kept).astype(np.float32)
+
+
+def _without_slivers(
+    field: Float[np.ndarray, "nx ny nz"], kept: Float[np.ndarray, "nx ny nz"]
+) -> Float[np.ndarray, "nx ny nz"]:
+    """``kept`` without what no ball inside it reaches (its opening, in morphology) but ``field`` did not remove."""
+    middles = distance_transform_edt(kept < 0) > _SLIVER_CELLS
+    beyond = distance_transform_edt(~middles) - (_SLIVER_CELLS + 0.5)  # the surface lies half a cell behind its nodes
+    return np.where(beyond < 0, kept, np.minimum(field, np.maximum(kept, beyond)))
 
 
 def removal_gains(scene: Scene, views: Views, field: Float[np.ndarray, "nx ny nz"]) -> Float[np.ndarray, "nx ny nz"]:
