@@ -1,6 +1,7 @@
 """Carving against a plain rendering with gradients, truth in closed form, and laws of its parts."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from meshwright.mesh import Mesh, subdivide
 from meshwright.raster import render
 from meshwright.reconstruct import StartShape, finish, start_shape
 from meshwright.shape.carve import carve
-from meshwright.shape.carve.evidence import keep_uncontradicted, removal_gains
+from meshwright.shape.carve.evidence import _SLIVER_CELLS, _without_slivers, keep_uncontradicted, removal_gains
 from meshwright.shape.carve.fit import DENSITY_PER_CELL, best_transmittance, render_and_differentiate
 from meshwright.shape.carve.grid import Scene
 from meshwright.shape.carve.rays import RaySamples, corner_offsets
@@ -56,10 +57,14 @@ def views_of(mesh, cameras=None):
 
 
 @pytest.fixture(scope="module")
-def carving():
+def posed():
     views = views_of(pillars())
-    hull = visual_hull(views, 48)
-    return views, hull, carve(views, hull)
+    return views, visual_hull(views, 48)
+
+
+@pytest.fixture(scope="module")
+def carving(posed):
+    return *posed, carve(*posed)
 
 
 def distance_to_pillars(hull):
@@ -75,7 +80,7 @@ def test_what_the_pictures_look_through_is_carved_away_and_what_they_show_stays(
     truth = distance_to_pillars(hull)
     phantom = ((hull.values < 0) & (truth > 1)).sum()
     assert phantom > 0.2 * (truth < 0).sum()  # else the scene shows nothing
-    assert ((carved.values < 0) & (truth > 1)).sum() < 0.55 * phantom
+    assert ((carved.values < 0) & (truth > 1)).sum() < 0.5 * phantom
     assert (carved.values < 0)[truth < -1].float().mean() > 0.95
 
 
@@ -289,9 +294,9 @@ def test_filling_restores_a_part_that_was_lost(small_scene):
 
 
 @pytest.fixture(scope="module")
-def true_removal(carving):
+def true_removal(posed):
     """The pillars as a carved field: all that is removed from their hull is phantom."""
-    views, hull, _ = carving
+    views, hull = posed
     scene = Scene.of(views, hull)
     return views, hull, scene, np.maximum(distance_to_pillars(hull).numpy(), scene.hull).astype(np.float32)
 
@@ -302,7 +307,7 @@ def test_what_is_truly_empty_stays_removed_and_nothing_else_changes(true_removal
     assert (kept <= field).all()
     assert (kept >= scene.hull).all()
     phantom = (scene.hull < -1) & (field > 1)
-    assert (kept[phantom] > 0).mean() > 0.75
+    assert (kept[phantom] > 0).mean() > 0.95
 
 
 def test_a_surface_in_front_fits_better_than_what_was_dug_behind_it(true_removal):
@@ -311,15 +316,43 @@ def test_a_surface_in_front_fits_better_than_what_was_dug_behind_it(true_removal
     dug = np.maximum(field + 3, scene.hull).astype(np.float32)
     solid = (field < -0.5) & (dug > 0.5)
     kept = keep_uncontradicted(scene, views, dug)
-    assert (kept[solid] < 0).mean() > 0.75
-    assert (removal_gains(scene, views, dug)[solid] < 0.01).mean() > 0.75
+    assert (kept[solid] < 0).mean() > 0.95
+    assert (removal_gains(scene, views, dug)[solid] < 0.01).mean() > 0.95
+
+
+def test_gains_belong_to_the_removed_nodes(true_removal, monkeypatch):
+    views, _, scene, field = true_removal
+    monkeypatch.setattr(sys.modules["meshwright.shape.carve.evidence"], "_NEIGHBORHOOD_CELLS", 0.01)
+    gains = removal_gains(scene, views, field)
+    assert (gains[field < -1] == 0).all()
+    assert (gains[(scene.hull < -1) & (field > 1)] != 0).mean() > 0.5
 
 
 def test_even_colours_ask_for_no_removal(true_removal):
     views, _, scene, field = true_removal
     even = dataclasses.replace(views, images=(1 - 0.5 * views.alpha).expand(-1, 3, -1, -1).contiguous())
     kept = keep_uncontradicted(scene, even, field)
-    assert (kept[scene.hull < 0] < 0).all()
+    assert (kept[scene.hull < -_SLIVER_CELLS - 1] < 0).all()
+    assert (kept[scene.hull < 0] < 0).mean() > 0.8
+    assert (kept[scene.hull < -0.5] > 0).any()  # slivers
+
+
+def test_a_removed_sliver_stays_away_and_a_removed_slab_on_the_object_comes_back():
+    """Colours are even, so that they ask for no removal; all that is removed here is a box's side, and a wing on it."""
+    nodes = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) for n in (48, 40, 40)), indexing="ij"), axis=3)
+
+    def box(low, high):
+        return np.maximum(np.array(low, np.float32) - nodes, nodes - np.array(high, np.float32)).max(axis=3)
+
+    core, side, wing = box((8, 8, 8), (24, 32, 32)), box((22, 8, 8), (28, 32, 32)), box((26, 18, 8), (44, 22, 32))
+    whole = np.minimum(np.minimum(core, side), wing)
+    kept = _without_slivers(core, whole)
+    away_from_edges = box((0, 12, 12), (48, 28, 28)) < 0
+    assert (kept[(side < -0.5) & away_from_edges] < 0).all()
+    assert (kept[(wing < 0) & (nodes[..., 0] > 32)] > 0).all()
+    np.testing.assert_array_equal(_without_slivers(whole, whole), whole)  # thin, but never removed
+    thick = np.minimum(whole, box((26, 8, 8), (44, 32, 32)))
+    assert (_without_slivers(core, thick)[(thick < -0.5) & (nodes[..., 0] < 38) & away_from_edges] < 0).all()
 
 
 def test_a_hollow_without_an_opening_is_filled(true_removal):

@@ -274,7 +274,7 @@ def open_border() -> tuple[Mesh, Views]:
 def test_nothing_worse_than_the_start_comes_back(hasty, case, refine_cameras):
     start, views = case()
     refined = refine(start, views, refine_cameras=refine_cameras)
-    assert refined.error_after <= refined.error_before + 0.01**2
+    assert refined.error_after <= refined.error_before + 0.02**2
     assert math.isfinite(refined.error_before)
     assert bool(refined.mesh.vertices.isfinite().all())
     assert bool(refined.views.cameras.T_world_camera.isfinite().all())
@@ -316,7 +316,7 @@ def test_a_time_budget_ends_the_work_and_the_best_so_far_comes_back(hasty, monke
     assert shares[-1] == 1.0
     for refined in (short, long):
         assert refined.mesh.is_watertight()
-        assert refined.error_after <= refined.error_before + 0.01**2
+        assert refined.error_after <= refined.error_before + 0.02**2
 
 
 @pytest.mark.parametrize("budget_s", [0.0, -1.0, math.nan])
