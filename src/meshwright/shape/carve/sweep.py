@@ -98,25 +98,87 @@ def partners_of(scene: Scene) -> list[np.ndarray]:
 @compiled
 @no_type_check
 def _matching_costs(view, partners, first, hull, projections, pictures, mask, cost):
-    """Mean colour difference of 3 x 3 patches to the two pictures that fit best, for each pixel and depth.
+    """`matching_cost` of each pixel and depth inside the hull, each point's colours being compared only once.
 
     ``partners`` int64 (others,); ``hull`` float32 (nx, ny, nz); ``projections`` float64 (views, 3, 4); ``pictures``
     float64 (views, height, width, 4), premultiplied; ``mask`` bool (height, width); ``cost`` float32 (height, width,
     depths) is written where a depth lies inside the hull. Depth k is ``first + k`` cells.
     """
-    height, width = mask.shape
+    height, width, count = cost.shape
     axes, centre = rays_of(projections[view])
+    inside = np.zeros(cost.shape, np.bool_)
+    patches = np.zeros(cost.shape, np.bool_)  # inside, or beside a pixel that is at this depth
     for row in range(height):
         for column in range(width):
             if not mask[row, column]:
                 continue
-            u, v = (column + 0.5) / width, (row + 0.5) / height
-            for k in range(cost.shape[2]):
-                x, y, z = point_at(axes, centre, u, v, first + k)
+            for k in range(count):
+                x, y, z = point_at(axes, centre, (column + 0.5) / width, (row + 0.5) / height, first + k)
                 if trilinear(hull, x, y, z, 3.0) <= INSIDE:
-                    cost[row, column, k] = matching_cost(
-                        view, row, column, first + k, axes, centre, partners, projections, pictures, mask
+                    inside[row, column, k] = True
+                    patches[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2, k] = True
+    best, second = np.full(cost.shape, np.inf, np.float32), np.full(cost.shape, np.inf, np.float32)
+    differences, shown = np.zeros(cost.shape, np.float32), np.zeros(cost.shape, np.bool_)
+    color, own = np.empty(4), np.empty(3)
+    for other in partners:
+        for row in range(height):
+            for column in range(width):
+                if not mask[row, column]:
+                    continue
+                own[:] = pictures[view, row, column, :3] / pictures[view, row, column, 3]
+                for k in range(count):
+                    if patches[row, column, k]:
+                        difference = _difference(
+                            row, column, first + k, axes, centre, projections[other], pictures[other], own, color
+                        )
+                        shown[row, column, k] = difference >= 0
+                        differences[row, column, k] = difference
+        for row in range(height):
+            for column in range(width):
+                for k in range(count):
+                    if not inside[row, column, k]:
+                        continue
+                    total, number = 0.0, 0
+                    for patch_row in range(max(row - 1, 0), min(row + 2, height)):
+                        for patch_column in range(max(column - 1, 0), min(column + 2, width)):
+                            if shown[patch_row, patch_column, k]:
+                                total += differences[patch_row, patch_column, k]
+                                number += 1
+                    if number > 0:
+                        error = total / number
+                        if error < best[row, column, k]:
+                            best[row, column, k], second[row, column, k] = error, best[row, column, k]
+                        elif error < second[row, column, k]:
+                            second[row, column, k] = error
+    for row in range(height):
+        for column in range(width):
+            for k in range(count):
+                if inside[row, column, k]:
+                    two = second[row, column, k] < np.inf
+                    cost[row, column, k] = (
+                        0.5 * (best[row, column, k] + second[row, column, k]) if two else COST_LIMIT
                     )
+
+
+@compiled
+@no_type_check
+def _difference(row, column, depth, axes, centre, projection, picture, own, color):
+    """Distance of colour ``own`` to what ``picture`` shows at a pixel's ``depth``, at most `COST_LIMIT`; -1: no object.
+
+    ``color`` float64 (4) is scratch; the rest as in `_matching_costs`.
+    """
+    height, width = picture.shape[:2]
+    x, y, z = point_at(axes, centre, (column + 0.5) / width, (row + 0.5) / height, depth)
+    u, v, other_depth = project(projection, x, y, z)
+    if other_depth <= 0:
+        return -1.0
+    _bilinear(picture, u * width, v * height, color)
+    if color[3] < 0.5:
+        return -1.0
+    square = 0.0
+    for c in range(3):
+        square += (color[c] / color[3] - own[c]) ** 2
+    return min(np.sqrt(square), COST_LIMIT)
 
 
 @compiled
@@ -144,7 +206,7 @@ def matching_cost(view, row, column, depth, axes, centre, partners, projections,
     `COST_LIMIT` where fewer than two of the ``partners`` show the object there. Arrays as in `_matching_costs`.
     """
     height, width = mask.shape
-    color = np.empty(4)
+    color, own = np.empty(4), np.empty(3)
     best, second = np.inf, np.inf
     for other in partners:
         total, count = 0.0, 0
@@ -152,20 +214,13 @@ def matching_cost(view, row, column, depth, axes, centre, partners, projections,
             for patch_column in range(max(column - 1, 0), min(column + 2, width)):
                 if not mask[patch_row, patch_column]:
                     continue
-                u, v = (patch_column + 0.5) / width, (patch_row + 0.5) / height
-                x, y, z = point_at(axes, centre, u, v, depth)
-                other_u, other_v, other_depth = project(projections[other], x, y, z)
-                if other_depth <= 0:
-                    continue
-                _bilinear(pictures[other], other_u * width, other_v * height, color)
-                if color[3] < 0.5:
-                    continue
-                square = 0.0
-                for c in range(3):
-                    own = pictures[view, patch_row, patch_column, c] / pictures[view, patch_row, patch_column, 3]
-                    square += (color[c] / color[3] - own) ** 2
-                total += min(np.sqrt(square), COST_LIMIT)
-                count += 1
+                own[:] = pictures[view, patch_row, patch_column, :3] / pictures[view, patch_row, patch_column, 3]
+                difference = _difference(
+                    patch_row, patch_column, depth, axes, centre, projections[other], pictures[other], own, color
+                )
+                if difference >= 0:
+                    total += difference
+                    count += 1
         if count > 0:
             error = total / count
             if error < best:
