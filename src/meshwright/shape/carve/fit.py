@@ -16,7 +16,7 @@ from typing import no_type_check
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.ndimage import gaussian_filter
 
 from meshwright.compiled import compiled
@@ -97,7 +97,7 @@ class _Fields:
         rendering = _Rendering(samples, self)
         logits, colors = self.logits.reshape(-1), self.colors.reshape(-1, 3)
         active, offsets = _near_hull(scene), corner_offsets(scene.hull.shape)
-        differ = volume_weight = _color_spread(scene, views, level.side_px)
+        differ = volume_weight = _color_spread(scene, active, views, level.side_px)
         mean, square = np.zeros_like(logits), np.zeros_like(logits)
         for iteration in range(level.iterations):
             if iteration % _LOOK_EVERY == _LOOK_EVERY - 1:
@@ -152,7 +152,7 @@ def optical_depth(logits: Float[np.ndarray, "nx ny nz"]) -> Float[np.ndarray, "n
     return (np.logaddexp(0, logits) * DENSITY_PER_CELL).astype(np.float32)
 
 
-def _near_hull(scene: Scene) -> np.ndarray:
+def _near_hull(scene: Scene) -> Int[np.ndarray, " some"]:
     """Flat indices of the nodes that samples inside the hull can read; none on the grid's border."""
     near = scene.hull < 1.8
     for axis in range(3):
@@ -160,11 +160,13 @@ def _near_hull(scene: Scene) -> np.ndarray:
     return np.flatnonzero(near)
 
 
-def _color_spread(scene: Scene, views: Views, side_px: int) -> Float[np.ndarray, " nodes"]:
-    """From 0 to 1, how much the colours differ that the pictures show at each node, hidden or not."""
+def _color_spread(
+    scene: Scene, chosen: Int[np.ndarray, " some"], views: Views, side_px: int
+) -> Float[np.ndarray, " nodes"]:
+    """From 0 to 1, how much the colours differ that the pictures show at each chosen node, hidden or not; else 0."""
     premultiplied, alpha = reduced(views, side_px)
     height, width = alpha.shape[1:]
-    nodes = np.argwhere(np.ones(scene.hull.shape, bool))
+    nodes = np.stack(np.unravel_index(chosen, scene.hull.shape), axis=1)
     count = np.zeros(len(nodes))
     total, squares = np.zeros((len(nodes), 3)), np.zeros((len(nodes), 3))
     for view, projection in enumerate(scene.projections):
@@ -182,7 +184,9 @@ def _color_spread(scene: Scene, views: Views, side_px: int) -> Float[np.ndarray,
         squares += color**2
     count = count.clip(min=1)[:, None]
     spread = np.sqrt((squares / count - (total / count) ** 2).clip(min=0).sum(axis=1))
-    return ((spread - _SAME_COLOR) / (_OTHER_COLOR - _SAME_COLOR)).clip(0, 1).astype(np.float32)
+    all_nodes = np.zeros(scene.hull.size, np.float32)
+    all_nodes[chosen] = ((spread - _SAME_COLOR) / (_OTHER_COLOR - _SAME_COLOR)).clip(0, 1)
+    return all_nodes
 
 
 def count_seeing(density: Float[np.ndarray, "nx ny nz"], scene: Scene) -> Float[np.ndarray, "nx ny nz"]:
