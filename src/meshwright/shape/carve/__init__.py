@@ -27,8 +27,9 @@ _MOST_VIEWS = 24  # more views say little more and cost as much as the first
 def carve(views: Views, hull: VisualHull, progress: Progress = silent) -> VisualHull:
     """The hull without what the pictures look through: gaps between parts, hollows, what lies between limbs.
 
-    Works on the CPU, on the hull's own grid; about 96 cells along the longest side are enough for pictures of 160 px.
-    The field returned is roughly a distance near its surface only. With fewer than three views it is the hull.
+    Works on the hull's own grid, the long steps on the hull's device (`on_device`), the others on the CPU. About 96
+    cells along the longest side are enough for pictures of 160 px. The field returned is roughly a distance near its
+    surface only. With fewer than three views it is the hull.
     """
     kept = [i for i in range(len(views)) if i not in hull.rejected_views]
     if len(kept) < LEAST_VIEWS:
@@ -36,8 +37,9 @@ def carve(views: Views, hull: VisualHull, progress: Progress = silent) -> Visual
     kept = [kept[i * len(kept) // _MOST_VIEWS] for i in range(_MOST_VIEWS)] if len(kept) > _MOST_VIEWS else kept
     used = views[kept].to("cpu")
     scene = Scene.of(used, hull)
-    rough = sweep(scene, used, progress)
-    logits = fit_density(scene, used, rough, progress)
+    device = hull.values.device
+    rough = sweep(scene, used, progress, device)
+    logits = fit_density(scene, used, rough, progress, device)
     field = keep_uncontradicted(scene, used, surface_field(scene, used, logits))
     progress("carve", 1.0)
     values = torch.from_numpy(field * hull.cell_size).to(hull.values)

@@ -2,8 +2,8 @@
 
 Where colours are even, or a print repeats itself, a surface further in shows the same pictures, and fitting a volume
 digs pits there that each picture fills with its own colours. So for every ray that passes removed volume the cost of
-matching other pictures (`sweep`) is compared at the hull's surface and at the carved one. The mean of these differences
-over a neighbourhood decides: volume stays away only where what lies behind explains the pictures better by a margin.
+`matching` other pictures is compared at the hull's surface and at the carved one. The mean of these differences over a
+neighbourhood decides: volume stays away only where what lies behind explains the pictures better by a margin.
 
 What would be put back as a free-standing sliver stays away as well: few pictures make a hull of wedges and wings where
 their cones cross, and even colours contradict these no more than they do the object. Filled pits are no such slivers.
@@ -17,7 +17,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter, label
 
 from meshwright.compiled import compiled
 from meshwright.shape.carve.grid import Scene, trilinear
-from meshwright.shape.carve.sweep import (
+from meshwright.shape.carve.matching import (
     COST_LIMIT,
     COVERED,
     INSIDE,
@@ -86,7 +86,8 @@ def removal_gains(scene: Scene, views: Views, field: Float[np.ndarray, "nx ny nz
 def _compare_surfaces(view, partners, first, count, hull, field, projections, pictures, mask, gains, rays):
     """Add to each removed node what rays through it gain by its removal, and their number.
 
-    Arguments as those of `meshwright.shape.carve.sweep`; ``field``, ``gains`` and ``rays`` float32 as ``hull``.
+    Arguments as those of `meshwright.shape.carve.matching.matching_costs`; ``field``, ``gains`` and ``rays`` float32
+    as ``hull``.
     """
     height, width = mask.shape
     axes, centre = rays_of(projections[view])
