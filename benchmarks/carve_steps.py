@@ -22,6 +22,7 @@ RESOLUTION, FINE_RESOLUTION = 96, 192  # cells cubed: of carved starts, and of t
 CARVE = sys.modules["meshwright.shape.carve"]
 FIT = sys.modules["meshwright.shape.carve.fit"]
 SURFACE = sys.modules["meshwright.shape.carve.surface"]
+EVIDENCE = sys.modules["meshwright.shape.carve.evidence"]
 
 
 def as_it_is(scene: Scene, views: Views, field: np.ndarray, *_: object) -> np.ndarray:
@@ -36,6 +37,7 @@ WITHOUT: dict[str, dict[tuple[object, str], Callable]] = {
     "carve-no-color-gate": {(FIT, "_color_spread"): lambda scene, *_: np.ones(scene.hull.size, np.float32)},
     "carve-unfilled": {(SURFACE, "fill_silhouettes"): as_it_is},
     "carve-all-removed": {(CARVE, "keep_uncontradicted"): as_it_is},
+    "carve-with-slivers": {(EVIDENCE, "_without_slivers"): lambda field, kept: kept},
 }
 FINE, ERODED = "carve-fine-grid", "eroded"
 ABLATED = (*WITHOUT, FINE, ERODED)
