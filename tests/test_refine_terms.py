@@ -17,7 +17,7 @@ from meshwright.shape.refine.pyramid import Pictures
 from meshwright.shape.refine.scene import Topology, compare_views, nearest_views, render_geometry
 from meshwright.shape.refine.stages import STAGES, Stage
 from meshwright.shape.refine.terms import Evidence, LossTerms, loss_terms
-from meshwright.shape.refine.validation import validation_error
+from meshwright.shape.refine.validation import coverage_error, validation_error
 from meshwright.shape.refine.view_weights import estimate_view_weights
 
 SIZE_PX = 48
@@ -395,6 +395,17 @@ def test_validation_does_not_mind_outlines_off_by_a_hair_but_wrong_ones(judged):
     far = torch.nn.functional.max_pool2d((pictures.alpha > 0)[:, None].float(), 5, stride=1, padding=2)[:, 0] == 0
     noticed = dataclasses.replace(pictures, alpha=torch.where(far, 0.9, pictures.alpha))
     assert error(truth, pictures=noticed) > error(truth) + 0.05
+
+
+def test_the_error_of_coverage_is_the_validations_where_colours_say_nothing(judged):
+    error, pictures, views = judged
+    truth = solid(bowl)
+    smaller = truth.replace(vertices=0.8 * truth.vertices)
+    assert coverage_error(truth, views.cameras, pictures) < 1e-4
+    assert 0.01 < coverage_error(smaller, views.cameras, pictures) < error(smaller)
+    even = dataclasses.replace(pictures, colors=(1 - 0.5 * pictures.alpha)[..., None].expand_as(pictures.colors))
+    of_coverage = coverage_error(smaller, views.cameras, even)
+    assert error(smaller, pictures=even) == pytest.approx(of_coverage, rel=1e-4)
 
 
 def test_given_depths_and_normals_count_in_the_validation_in_withheld_pixels_only():

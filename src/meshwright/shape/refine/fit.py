@@ -21,7 +21,7 @@ from meshwright.shape.refine.scene import Topology, nearest_views, render_geomet
 from meshwright.shape.refine.smoother import SmoothSteps
 from meshwright.shape.refine.stages import Stage, stages_for
 from meshwright.shape.refine.terms import Evidence, LossTerms, loss_terms
-from meshwright.shape.refine.validation import prediction_error, validation_error
+from meshwright.shape.refine.validation import coverage_error, prediction_error, validation_error
 from meshwright.shape.refine.view_weights import estimate_view_weights
 from meshwright.shape.remesh import edge_length_for, remesh
 from meshwright.threads import one_torch_thread
@@ -34,7 +34,9 @@ _VIEWS_A_STEP = 6
 NEIGHBORS = 4  # nearest other views, with one of which each pixel is compared
 _RENEW = 10  # steps after which visibility and the weights of the views are found anew
 _VALIDATE = 25  # steps between validations, in the last stage
-_CLEARLY = 0.02  # rms error, in colours and coverage, by which a start must be better than what was fitted to be kept
+_CLEARLY = (
+    0.02  # rms error, of coverage or with that of colours, by which a start must be better than its fit to be kept
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +75,10 @@ def refine(
 
     Silhouettes must agree, and points must have the same colour in all views that see them. Topology stays; a closed
     mesh stays closed. The best state on withheld pixels is returned, or the start if that is clearly better: by 0.02
-    (rms of colours and coverage). Equal inputs and ``seed`` give equal results, unless ``time_budget_s`` (wall clock)
-    ends the work early. The work is done in the object's frame (`Views.normalized`), so the place and the unit of the
-    world do not matter. ``observe`` is shown the mesh of every tenth step, in the caller's frame and without colours.
+    (rms of coverage, or of colours and coverage). Equal inputs and ``seed`` give equal results, unless
+    ``time_budget_s`` (wall clock) ends the work early. The work is done in the object's frame (`Views.normalized`), so
+    the place and the unit of the world do not matter. ``observe`` is shown the mesh of every tenth step, in the
+    caller's frame and without colours.
 
     Raises:
         InputError: the mesh has no surface, or ``time_budget_s`` is not positive.
@@ -252,11 +255,19 @@ class _Fit:
 
     def _keep_if_better(self) -> None:
         state = self._state(Mesh(self._vertices, self._faces))
-        # Less tells nothing: true shapes have lost to hulls where colours are even, fits to carved starts, which have
-        # seen the withheld pixels, by half of this square.
-        handicap = _CLEARLY**2 if self.best is self.start else 0.0
-        if state.error < self.best.error + handicap:
+        if self.best is self.start:
+            # Less tells nothing: true shapes have lost to hulls where colours are even, fits to carved starts, which
+            # have seen the withheld colours, by half of this square.
+            better = state.error < self.best.error + _CLEARLY**2 and not self._has_lost_parts(state)
+        else:
+            better = state.error < self.best.error
+        if better:
             self.best = state
+
+    def _has_lost_parts(self, state: _State) -> bool:
+        """Whether it covers the object clearly worse than the start; better colours do not make up for that."""
+        lost, had = (coverage_error(each.mesh, each.cameras, self._validated) for each in (state, self.start))
+        return lost > had + _CLEARLY**2
 
     @torch.no_grad()
     def _state(self, mesh: Mesh) -> _State:

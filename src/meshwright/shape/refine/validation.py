@@ -40,6 +40,18 @@ def validation_error(
         squared = squared + depth_offset(rendered, pictures, size).square()
     if pictures.normals is not None:
         squared = squared + normal_offset(mesh, rendered, pictures) / 4
+    return _mean_over_views(squared, pictures)
+
+
+@torch.no_grad()
+def coverage_error(mesh: Mesh, cameras: Cameras, pictures: Pictures) -> float:
+    """The share of coverage in `validation_error`: what a mesh has lost shows here, however it looks."""
+    rendered = render_geometry(mesh.vertices, Topology.of(mesh.faces), cameras, *pictures.alpha.shape[1:])
+    return _mean_over_views(_outline_offset(rendered.coverage, pictures.alpha).square(), pictures)
+
+
+def _mean_over_views(squared: Float[Tensor, "views height width"], pictures: Pictures) -> float:
+    """Over the withheld pixels of all views but the worst."""
     errors = (squared * pictures.withheld).sum(dim=(1, 2)) / pictures.withheld.sum(dim=(1, 2)).clamp(min=1)
     counted = len(errors) - int(_DROPPED * len(errors))
     return float(errors.sort().values[:counted].mean())
