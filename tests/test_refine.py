@@ -293,16 +293,20 @@ def test_what_comes_back_is_as_good_as_it_is_said_to_be(hasty):
     assert again.error_before == pytest.approx(refined.error_after, rel=1e-6)
 
 
-@pytest.mark.parametrize("lost", [0.0, 0.01**2, 0.03**2])
-def test_better_colours_do_not_make_up_for_lost_parts(hasty, monkeypatch, lost):
+@pytest.mark.parametrize(
+    ("worse", "lost", "kept"),
+    [(-1e-4, 0.03, "fit"), (0.0002, 0.01, "fit"), (0.0002, 0.03, "start"), (0.0005, 0.0, "start")],
+)
+def test_a_start_is_kept_if_clearly_better_in_all_or_if_its_fit_has_lost_parts(hasty, monkeypatch, worse, lost, kept):
     truth = solid(torus)
     start = truth.replace(vertices=1.2 * truth.vertices)
-    monkeypatch.setattr(
-        fit, "coverage_error", lambda mesh, *_: 0.0 if len(mesh.vertices) == len(start.vertices) else lost
-    )
-    refined = refine(start, photographed(truth, rig(8)))
-    assert (refined.error_after == refined.error_before) == (lost > 0.02**2)
-    assert (len(refined.mesh.vertices) == len(start.vertices)) == (lost > 0.02**2)
+    monkeypatch.setattr(fit, "validation_error", lambda mesh, *_: 0.01 + worse * is_fitted(mesh))
+    monkeypatch.setattr(fit, "coverage_error", lambda mesh, *_: lost**2 * is_fitted(mesh))
+
+    def is_fitted(mesh: Mesh) -> bool:
+        return len(mesh.vertices) != len(start.vertices)
+
+    assert is_fitted(refine(start, photographed(truth, rig(8))).mesh) == (kept == "fit")
 
 
 def test_a_time_budget_ends_the_work_and_the_best_so_far_comes_back(hasty, monkeypatch):

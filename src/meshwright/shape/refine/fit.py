@@ -75,10 +75,10 @@ def refine(
 
     Silhouettes must agree, and points must have the same colour in all views that see them. Topology stays; a closed
     mesh stays closed. The best state on withheld pixels is returned, or the start if that is clearly better: by 0.02
-    (rms of coverage, or of colours and coverage). Equal inputs and ``seed`` give equal results, unless
-    ``time_budget_s`` (wall clock) ends the work early. The work is done in the object's frame (`Views.normalized`), so
-    the place and the unit of the world do not matter. ``observe`` is shown the mesh of every tenth step, in the
-    caller's frame and without colours.
+    (rms of colours and coverage, or, if better at all in both, of coverage). Equal inputs and ``seed`` give equal
+    results, unless ``time_budget_s`` (wall clock) ends the work early. The work is done in the object's frame
+    (`Views.normalized`), so the place and the unit of the world do not matter. ``observe`` is shown the mesh of every
+    tenth step, in the caller's frame and without colours.
 
     Raises:
         InputError: the mesh has no surface, or ``time_budget_s`` is not positive.
@@ -255,19 +255,19 @@ class _Fit:
 
     def _keep_if_better(self) -> None:
         state = self._state(Mesh(self._vertices, self._faces))
-        if self.best is self.start:
-            # Less tells nothing: true shapes have lost to hulls where colours are even, fits to carved starts, which
-            # have seen the withheld colours, by half of this square.
-            better = state.error < self.best.error + _CLEARLY**2 and not self._has_lost_parts(state)
-        else:
-            better = state.error < self.best.error
-        if better:
+        if state.error < self.best.error or (self.best is self.start and self._is_hardly_worse(state)):
             self.best = state
 
-    def _has_lost_parts(self, state: _State) -> bool:
-        """Whether it covers the object clearly worse than the start; better colours do not make up for that."""
+    def _is_hardly_worse(self, state: _State) -> bool:
+        """Whether a state that is worse than the start is so by no more than chance.
+
+        True shapes have lost to hulls where colours are even by a third of what is allowed here, fits to carved starts,
+        which have seen the withheld colours, by a half. Coverage is not to blame for such differences.
+        """
+        if state.error > self.start.error + _CLEARLY**2:
+            return False
         lost, had = (coverage_error(each.mesh, each.cameras, self._validated) for each in (state, self.start))
-        return lost > had + _CLEARLY**2
+        return lost < had + _CLEARLY**2
 
     @torch.no_grad()
     def _state(self, mesh: Mesh) -> _State:
