@@ -25,28 +25,36 @@ class Scene:
 TABLE_Z = -0.5
 
 
-def draw_scene(count: int, width_px: int, plain: bool = False, seed: int = 0) -> Scene:
-    """``plain``: a ball of one colour instead of a box with a pattern."""
+def draw_scene(
+    count: int, width_px: int, plain: bool = False, seed: int = 0, shadow: bool = False, thing: Mesh | None = None
+) -> Scene:
+    """``plain``: a ball of one colour instead of a box with a pattern; ``thing``: another; ``shadow``: under it."""
     rng = np.random.default_rng(seed)
     height_px = width_px * 3 // 4
-    if plain:
+    if thing is None and plain:
         ball = colored_ball((0.0, 0.0, 0.0), 0.5, rounds=4)
         thing = ball.replace(vertex_colors=torch.tensor([[0.8, 0.35, 0.1]]).repeat(len(ball.vertices), 1))
-    else:
+    elif thing is None:
         thing = textured_box((1.0, 0.7, 1.0))
     azimuths = [360 * i / count + rng.uniform(-5, 5) for i in range(count)]
     elevations = [18 + 32 * (i * 5 % count) / count for i in range(count)]
     cameras = Cameras.spherical(azimuths, elevations, 3.5, 45.0, aspect=4 / 3)
     images = render(walls(rng), cameras, height_px, width_px).rgb
-    for mesh in (table(rng), thing):
+    for mesh in (table(rng, shadow), thing):
         drawn = render(mesh, cameras, height_px, width_px)
         images = drawn.rgb - (1 - drawn.alpha) + (1 - drawn.alpha) * images
     return Scene(images.clamp(0, 1), drawn.alpha, cameras)
 
 
-def table(rng: np.random.Generator) -> Mesh:
+def table(rng: np.random.Generator, shadow: bool = False) -> Mesh:
+    """``shadow``: a soft dark disc of radius 0.45 in the middle, as under a ball."""
     corners = torch.tensor([[-3.0, -3, TABLE_Z], [3, -3, TABLE_Z], [3, 3, TABLE_Z], [-3, 3, TABLE_Z]])
-    return _square(corners, _noise(rng, 512, 40))
+    texture = _noise(rng, 512, 40)
+    if shadow:
+        at = 6 * ((torch.arange(512) + 0.5) / 512 - 0.5)
+        distance = (at[:, None] ** 2 + at**2).sqrt()
+        texture = texture * (1 - 0.75 * torch.sigmoid((0.45 - distance) / 0.04))
+    return _square(corners, texture)
 
 
 def walls(rng: np.random.Generator) -> Mesh:

@@ -13,12 +13,13 @@ from scipy.spatial.transform import Rotation
 
 from meshwright import InputError, ViewOptions, load_views
 from meshwright.cameras import Cameras
-from meshwright.capture import pose
+from meshwright.capture import pose, sfm
 from meshwright.capture.gains import apply_gains, exposure_gains
 from meshwright.capture.segmentation import Segmented, segment_together
 from meshwright.capture.segmentation.colors import ColorModel
 from meshwright.capture.segmentation.cut import smallest_cut
 from meshwright.capture.segmentation.table import TablePicture
+from meshwright.capture.sfm import count_supported
 from meshwright.capture.upright import Plane, level_world, meeting_point, moved_cameras, support_plane
 from meshwright.evaluate import silhouette_iou
 from meshwright.images import read_focal_35mm, read_frames, write_video
@@ -193,6 +194,14 @@ def test_the_object_is_found_among_other_things(plain):
     assert found.doubts == []
 
 
+def test_a_shadow_under_what_hangs_over_is_table():
+    """The outlines of nearly all views hide it from the table's picture; only what stands above the foot may."""
+    scene = draw_scene(10, 160, plain=True, shadow=True)
+    plane = Plane(np.array([0.0, 0.0, 1.0]), TABLE_Z)
+    found = segment_together(scene.images, scene.cameras, torch.ones_like(scene.alpha), plane)
+    assert float(silhouette_iou(found.alpha, scene.alpha).min()) > 0.94
+
+
 @pytest.mark.parametrize(
     ("agreement", "unexplained", "cut_off", "said"),
     [
@@ -224,6 +233,41 @@ def test_cameras_that_look_elsewhere_are_refused(box_scene):
 
 
 # ------------------------------------------------------------------------------- structure from motion
+
+
+def test_a_model_counts_as_far_as_its_matches_go():
+    """A mapper that places all pictures, but a part of them elsewhere, places fewer than it says."""
+    pycolmap = pytest.importorskip("pycolmap", reason="the extra sfm is not installed")
+    options = pycolmap.SyntheticDatasetOptions()
+    options.num_rigs, options.num_frames_per_rig, options.num_points3D = 1, 10, 60
+    pycolmap.set_random_seed(0)
+    model = pycolmap.synthesize_dataset(options)
+    shown = {i: {p.point3D_id: k for k, p in enumerate(image.points2D)} for i, image in model.images.items()}
+    pairs = [
+        (i, j, np.array([[shown[i][p], shown[j][p]] for p in shown[i] if p in shown[j] and p in model.points3D]))
+        for i, j in itertools.combinations(sorted(shown), 2)
+    ]
+    (camera_id,) = model.cameras
+    focal_px = model.cameras[camera_id].focal_length
+    assert count_supported(model, pairs, {camera_id: focal_px}) == 10
+    assert count_supported(model, pairs, {camera_id: 2 * focal_px}) == 0
+    for number in sorted(shown)[:3]:
+        frame = model.images[number].frame
+        turn = pycolmap.Rotation3d(Rotation.from_rotvec([0, 0, 0.5]).as_quat())
+        frame.rig_from_world = frame.rig_from_world * pycolmap.Rigid3d(turn, np.zeros(3))
+    assert count_supported(model, pairs, {}) == 7
+
+
+@pytest.mark.slow
+def test_what_is_too_faint_is_tried_once_more(box_scene, tmp_path, monkeypatch):
+    """A twentieth of the contrast: SIFT as COLMAP has it finds next to nothing."""
+    pytest.importorskip("pycolmap", reason="the extra sfm is not installed")
+    scene = replace(box_scene, images=0.5 + 0.05 * (box_scene.images - 0.5))
+    posed = pose(_write(scene, tmp_path / "faint"), tmp_path / "out")
+    assert len(posed.views) == 12
+    monkeypatch.setattr(sfm, "_WELL_PLACED", 0.0)
+    with pytest.raises(InputError, match="could be placed"):
+        pose(tmp_path / "faint", tmp_path / "out2")
 
 
 def _write(scene: Scene, folder: Path) -> Path:

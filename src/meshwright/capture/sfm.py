@@ -2,7 +2,9 @@
 
 Features (SIFT) of all pictures are matched in pairs, and two mappers of COLMAP put cameras and points together: the
 incremental one (Schönberger & Frahm 2016) and, where that leaves pictures out, the global one (GLOMAP, Pan et al.
-2024); what places more pictures is taken. COLMAP sees copies of the pictures that were decoded here, never the files.
+2024); what places more pictures, and is held up by the matches of pairs, is taken. Where that is too few, all is tried
+once more with features that cost more: fainter ones, of affine shape (Mikolajczyk & Schmid 2004), described at several
+sizes (DSP-SIFT, Dong & Soatto 2015). COLMAP sees copies of the pictures that were decoded here, never the files.
 
 The extra ``sfm`` (pycolmap) is imported when it is needed.
 """
@@ -10,7 +12,7 @@ The extra ``sfm`` (pycolmap) is imported when it is needed.
 import contextlib
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +35,14 @@ _FOCAL_GUESS = 1.2  # of the longer side, where EXIF does not tell
 _RADIAL_TERMS_FROM = 8  # pictures of one lens that tell two radial terms apart
 _LEAST_MATCHES = 15  # of a verified pair, as COLMAP counts
 _LEAST_REGISTERED, _LEAST_SHARE = 3, 0.6
+_WELL_PLACED = 0.9  # share of the pictures: if the incremental mapper places fewer, all is tried once more
 _FEW_FEATURES = 200  # in a picture: blurred, or nothing to see
 _ENOUGH_FEATURES = 600  # in the median picture; with fewer, fainter ones are taken, too
-_FAINT = 0.002  # peak threshold of these, where COLMAP has 0.0067
+_FAINT, _FAINTEST = 0.002, 0.0007  # peak thresholds of these and of the second attempt, where COLMAP has 0.0067
+_MOST_FAINT = 4096  # features in a picture of the second attempt: every pair of pictures costs the square of it
+_FITS_PX = 4.0  # from its epipolar line: so near a verified match supports the cameras of its pair
+_LEAST_SUPPORT = 0.6  # share of a picture's verified matches that support its place
+_MOST_FOCAL_RATIO = 1.4  # between a focal length that was found and EXIF's
 _LEAST_POINTS_SEEN = 20  # by the median picture of a reconstruction that is one
 
 
@@ -83,6 +90,16 @@ class Solved:
     left_out: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class _Attempt:
+    """COLMAP's ``model``, None if there is none; ``supported``: how many of its pictures their matches hold up."""
+
+    model: Any
+    mapper: str
+    supported: int
+    database: Path
+
+
 def require_pycolmap() -> Any:
     """The module pycolmap.
 
@@ -116,19 +133,30 @@ def solve_cameras(
     with _quiet(pycolmap), tempfile.TemporaryDirectory(prefix="meshwright-sfm-") as scratch:
         folder = Path(scratch)
         names = _write_copies(photos, folder / "images")
-        database = folder / "database.db"
         pycolmap.set_random_seed(seed)
-        progress("features", 0.0)
-        _extract(pycolmap, photos, names, database, folder / "images")
-        progress("features", 1.0)
-        _match(pycolmap, names, database, folder, ordered, seed, progress)
-        best, mapper = _map(pycolmap, names, database, folder, seed, progress)
         order = {name: number for number, name in enumerate(names)}
-        placed = sorted(order[image.name] for image in best.images.values() if image.has_pose) if best else []
-        reasons = _why_left_out(pycolmap, photos, names, database, set(placed))
-        if best is None or len(placed) < _LEAST_REGISTERED or len(placed) < _LEAST_SHARE * len(photos):
+        best: _Attempt | None = None
+        for thorough in (False, True):
+            database = folder / f"attempt{thorough:d}" / "database.db"
+            database.parent.mkdir()
+            progress("features", 0.0)
+            _extract(pycolmap, photos, names, database, folder / "images", thorough)
+            progress("features", 1.0)
+            _match(pycolmap, names, database, ordered, seed, progress)
+            attempt = _map(pycolmap, names, database, folder / "images", seed, progress)
+            if best is None or attempt.supported > best.supported:
+                best = attempt
+            if best.mapper == "incremental" and best.supported >= _WELL_PLACED * len(photos):
+                break
+        assert best is not None
+        model = best.model
+        placed = sorted(order[image.name] for image in model.images.values() if image.has_pose) if model else []
+        reasons = _why_left_out(pycolmap, photos, names, best.database, set(placed))
+        if model is None or len(placed) < max(_LEAST_REGISTERED, _LEAST_SHARE * len(photos)):
             raise InputError(_too_few(len(placed), len(photos), reasons))
-        return _solved(best, mapper, names, reasons)
+        if best.supported < _LEAST_SHARE * len(photos):
+            raise InputError(_contradicting(best.supported, len(photos)))
+        return _solved(model, best.mapper, names, reasons)
 
 
 @contextlib.contextmanager
@@ -156,17 +184,23 @@ def _write_copies(photos: Sequence[Photo], folder: Path) -> list[str]:
     return names
 
 
-def _extract(pycolmap: Any, photos: Sequence[Photo], names: list[str], database: Path, folder: Path) -> None:
+def _extract(
+    pycolmap: Any, photos: Sequence[Photo], names: list[str], database: Path, folder: Path, thorough: bool
+) -> None:
     sizes: dict[str, int] = {}
     for name in names:
         sizes[name.split("/")[0]] = sizes.get(name.split("/")[0], 0) + 1
     reader = pycolmap.ImageReaderOptions()
     reader.camera_model = "RADIAL" if max(sizes.values()) >= _RADIAL_TERMS_FROM else "SIMPLE_RADIAL"
     extraction = pycolmap.FeatureExtractionOptions()
-    for faint in (False, True):
-        if faint:
-            database.unlink()
-            extraction.sift.peak_threshold = _FAINT
+    if thorough:
+        extraction.sift.estimate_affine_shape = True
+        extraction.sift.domain_size_pooling = True
+        extraction.sift.max_num_features = _MOST_FAINT
+    for threshold in (_FAINTEST,) if thorough else (None, _FAINT):
+        database.unlink(missing_ok=True)
+        if threshold is not None:
+            extraction.sift.peak_threshold = threshold
         pycolmap.extract_features(
             database,
             folder,
@@ -203,9 +237,7 @@ def _focal_px(photo: Photo) -> float:
     return photo.focal_35mm / math.hypot(36, 24) * math.hypot(height, width)
 
 
-def _match(
-    pycolmap: Any, names: list[str], database: Path, folder: Path, ordered: bool, seed: int, progress: Progress
-) -> None:
+def _match(pycolmap: Any, names: list[str], database: Path, ordered: bool, seed: int, progress: Progress) -> None:
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = seed
     progress("matching", 0.0)
@@ -213,7 +245,7 @@ def _match(
         pycolmap.match_exhaustive(database, verification_options=verification)
     else:
         pairing = pycolmap.ImportedPairingOptions()
-        pairing.match_list_path = folder / "pairs.txt"
+        pairing.match_list_path = database.parent / "pairs.txt"
         pairs = _pairs(len(names), ordered)
         pairing.match_list_path.write_text("".join(f"{names[i]} {names[j]}\n" for i, j in pairs))
         pycolmap.match_image_pairs(database, pairing_options=pairing, verification_options=verification)
@@ -229,25 +261,33 @@ def _pairs(count: int, ordered: bool) -> list[tuple[int, int]]:
     return sorted(near | {(i, j) for i in chosen for j in chosen if i < j})
 
 
-def _map(
-    pycolmap: Any, names: list[str], database: Path, folder: Path, seed: int, progress: Progress
-) -> tuple[Any, str]:
-    """The reconstruction that places the most pictures, and which mapper made it; (None, "") if there is none."""
+def _map(pycolmap: Any, names: list[str], database: Path, images: Path, seed: int, progress: Progress) -> _Attempt:
+    """The reconstruction that places the most pictures by the word of their matches."""
     progress("mapping", 0.0)
     options = pycolmap.IncrementalPipelineOptions()
     options.random_seed = seed
     options.min_model_size = _LEAST_REGISTERED
     options.extract_colors = False
+    folder = database.parent
+    with _opened(pycolmap, database) as db:
+        pairs = [
+            (*pycolmap.pair_id_to_image_pair(pair_id), np.asarray(geometry.inlier_matches))
+            for pair_id, geometry in zip(*db.read_two_view_geometries(), strict=True)
+            if len(geometry.inlier_matches) >= _LEAST_MATCHES
+        ]
+        focal_px = {c.camera_id: c.focal_length for c in db.read_all_cameras() if c.has_prior_focal_length}
+
+    def supported(model: Any) -> int:
+        return count_supported(model, pairs, focal_px)
+
     candidates = []
     models: dict[int, Any] = {}
     for least_angle_deg in (16.0, 6.0):  # the second for captures without a pair that stands wide apart
         options.mapper.init_min_tri_angle = least_angle_deg
         (folder / f"sparse{least_angle_deg:g}").mkdir()
-        models = pycolmap.incremental_mapping(
-            database, folder / "images", folder / f"sparse{least_angle_deg:g}", options
-        )
-        candidates += [(model.num_reg_images(), 1, model, "incremental") for model in models.values() if _holds(model)]
-        if candidates:
+        models = pycolmap.incremental_mapping(database, images, folder / f"sparse{least_angle_deg:g}", options)
+        candidates += [(supported(model), 1, model, "incremental") for model in models.values() if _holds(model)]
+        if any(count >= _LEAST_REGISTERED for count, *_ in candidates):
             break
     progress("mapping", 0.6)
     if max((count for count, *_ in candidates), default=0) < len(names):
@@ -257,19 +297,55 @@ def _map(
         # GLOMAP takes focal lengths for known; where EXIF does not tell, they come from the pairs first.
         with contextlib.suppress(RuntimeError, ValueError):
             pycolmap.calibrate_view_graph(database)
-            models = pycolmap.global_mapping(database, folder / "images", folder / "global", options)
-            candidates += [(model.num_reg_images(), 0, model, "global") for model in models.values() if _holds(model)]
+            models = pycolmap.global_mapping(database, images, folder / "global", options)
+            candidates += [(supported(model), 0, model, "global") for model in models.values() if _holds(model)]
     progress("mapping", 1.0)
-    if not candidates:
-        return None, ""
-    _, _, best, mapper = max(candidates, key=lambda candidate: candidate[:2])
-    return best, mapper
+    count, _, best, mapper = max(candidates, key=lambda candidate: candidate[:2], default=(0, 0, None, ""))
+    return _Attempt(best, mapper, count, database)
 
 
 def _holds(model: Any) -> bool:
     """Whether enough points hold the pictures together: a mapper may place them by a handful of wrong ones."""
     seen = [image.num_points3D for image in model.images.values() if image.has_pose]
     return len(seen) > 0 and float(np.median(seen)) >= _LEAST_POINTS_SEEN
+
+
+def count_supported(
+    model: Any, pairs: Sequence[tuple[int, int, Int[ndarray, "matches 2"]]], focal_px: Mapping[int, float]
+) -> int:
+    """How many pictures are where the matches of verified pairs say, through a lens such as EXIF tells.
+
+    A mapper that was led astray bends a turn around the object, or turns it inside out, and keeps the points that fit;
+    most matches of pairs across the bend then lie far from their epipolar lines. ``pairs``: numbers of two images and
+    of their features that match; ``focal_px`` of cameras, by EXIF.
+    """
+    posed = {number: image for number, image in model.images.items() if image.has_pose}
+    rays = {}
+    for number, image in posed.items():
+        camera = model.cameras[image.camera_id]
+        ratio = camera.focal_length / focal_px.get(image.camera_id, camera.focal_length)
+        if not 1 / _MOST_FOCAL_RATIO < ratio < _MOST_FOCAL_RATIO:
+            return 0
+        xy = camera.cam_from_img(np.array([point.xy for point in image.points2D]).reshape(-1, 2))
+        rays[number] = np.column_stack([xy, np.ones(len(xy))])
+    fitting, matches = dict.fromkeys(posed, 0), dict.fromkeys(posed, 0)
+    for first, second, features in pairs:
+        if first not in posed or second not in posed:
+            continue
+        a, b = rays[first][features[:, 0]], rays[second][features[:, 1]]
+        T_a, T_b = (posed[number].cam_from_world().matrix() for number in (first, second))
+        R = T_b[:, :3] @ T_a[:, :3].T
+        t = T_b[:, 3] - R @ T_a[:, 3]
+        essential = np.cross(t, R, axisb=0).T  # rows of the matrix of t x, times R
+        lines_b, lines_a = a @ essential.T, b @ essential
+        slopes = np.sqrt((lines_b[:, :2] ** 2).sum(axis=1) + (lines_a[:, :2] ** 2).sum(axis=1))
+        sampson = np.abs((b * lines_b).sum(axis=1)) / np.maximum(slopes, 1e-12)
+        tolerance = _FITS_PX / model.cameras[posed[first].camera_id].focal_length
+        fits = int((sampson < tolerance).sum())
+        for number in (first, second):
+            fitting[number] += fits
+            matches[number] += len(features)
+    return sum(fitting[number] >= _LEAST_SUPPORT * max(matches[number], 1) for number in posed)
 
 
 def _solved(model: Any, mapper: str, names: list[str], reasons: tuple[str, ...]) -> Solved:
@@ -341,6 +417,13 @@ def _too_few(placed: int, count: int, reasons: tuple[str, ...]) -> str:
         )
     shown = "; ".join(reasons[:4]) + (f"; and {len(reasons) - 4} more" if len(reasons) > 4 else "")
     return f"only {placed} of {count} pictures could be placed ({shown}); {remedy}"
+
+
+def _contradicting(supported: int, count: int) -> str:
+    return (
+        f"the pictures contradict each other: only {supported} of {count} stand where their matches say; take more"
+        " pictures in between, on a surface with a pattern that does not repeat (a newspaper), and move nothing"
+    )
 
 
 def _listed(names: list[str]) -> str:

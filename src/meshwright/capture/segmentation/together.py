@@ -51,13 +51,16 @@ _CONTRADICTED = 4.0  # tolerances, that are a difference
 _LEAST_VALUE = 0.3  # of the way there, that speaks against the table
 _TABLE_TRUST, _FIRM_TRUST = 0.9, 0.97  # that a pixel of the table where its colour is known has that colour
 _MOST_LOG_ODDS = 5.0
+_OWN_COLOR = 3.0  # log odds of a colour's being the object's, from where the table's having it is doubtful
 _OBJECT_PARTS, _BACKGROUND_PARTS = 8, 6
 _NEAR_PX = 24  # at work resolution: background so near the object counts as much as all the rest
 _EDGE_COST, _LEAST_EDGE = 3.0, 0.08
 _INSIDE, _OUTSIDE = 1.5, 4.0  # log odds that the shape's silhouette adds, well inside and well outside
 _BAND_PX = 3.0  # around the silhouette's outline in which they fade
+_FOOT = 0.3  # of the shape's height, that may be the table's shadow
 _MARGIN = 0.1  # of the shape's sides, left around it for the next grid; more where it is not yet believed
 _LEAST_AGREEMENT, _MOST_UNEXPLAINED, _MOST_CUT_OFF = 0.87, 0.05, 0.34  # of `Segmented`, without doubt
+_CLEARLY_BETTER = 0.02  # of the score: outlines begun from outside keep a rim of shadow, which no score tells
 _DISAGREE = 0.8  # IoU of a cut and the shape's silhouette below which a view is reported
 _SOFT_PX = 0.6  # of the last alpha's edge
 
@@ -144,7 +147,7 @@ def segment_together(
         if found is None:
             raise failure from None
         return found
-    return other if found is None or other.score > found.score else found
+    return other if found is None or other.score > found.score + _CLEARLY_BETTER else found
 
 
 def _segmented(
@@ -179,6 +182,17 @@ def _segmented(
         models = _Models.fit(work, outlines, rng)
         cuts = [work.cut(i, models, outlines[i], belief) for i in range(len(work))]
         shape = shape.refitted(float(volume.low[2]), _MARGIN / belief).voted(work, cuts)
+    upper = None if table_z is None else shape.above_foot()
+    if upper is not None:
+        # The table under what hangs over, or close around, is in the outlines of nearly all views, which hide it from
+        # the table's picture. So once more with outlines and colours of what surely stands above it.
+        outlines = [shape.silhouette(work, i) for i in range(len(work))]
+        inner = [upper.silhouette(work, i) for i in range(len(work))]
+        first_outlines = [first & core for first, core in zip(first_outlines, inner, strict=True)]
+        work = with_table(inner)
+        models = _Models.fit(work, outlines, rng, inner)
+        cuts = [work.cut(i, models, outlines[i], 1.0) for i in range(len(work))]
+        shape = shape.refitted(float(volume.low[2]), _MARGIN).voted(work, cuts)
     progress("object", 0.7)
     outlines = [shape.silhouette(work, i) for i in range(len(work))]
     models = _Models.fit(work, [cut & out for cut, out in zip(cuts, outlines, strict=True)], rng)
@@ -256,6 +270,14 @@ class _Shape:
         """With everything below it, down to the lowest layer."""
         below = self.inside.flip(2).cummax(dim=2).values.flip(2) if self.inside.any() else self.inside
         return _Shape(below, self.low, self.cell)
+
+    def above_foot(self) -> "_Shape | None":
+        """Without its lowest part; None if hardly anything would be left."""
+        layers = self.inside.any(dim=0).any(dim=0).nonzero()[:, 0]
+        floor = int(layers.min()) + round(_FOOT * int(layers.max() - layers.min() + 1))
+        inside = self.inside.clone()
+        inside[:, :, :floor] = False
+        return _Shape(inside, self.low, self.cell) if 2 * inside.sum() > self.inside.sum() else None
 
     def refitted(self, floor: float, margin: float) -> "_Shape":
         """A full grid that fits it, with room on all sides, but none below ``floor``."""
@@ -344,12 +366,17 @@ class _Models:
 
     @classmethod
     def fit(
-        cls, pictures: "_Pictures", outlines: list[Bool[ndarray, "height width"]], rng: np.random.Generator
+        cls,
+        pictures: "_Pictures",
+        outlines: list[Bool[ndarray, "height width"]],
+        rng: np.random.Generator,
+        cores: list[Bool[ndarray, "height width"]] | None = None,
     ) -> "_Models":
+        """``cores``: what surely is object, if the outlines hold more."""
         inner, backgrounds = [], []
         for i, outline in enumerate(outlines):
             colors = pictures.colors(i)
-            core = ndimage.binary_erosion(outline, iterations=2)
+            core = ndimage.binary_erosion(outline if cores is None else cores[i], iterations=2)
             # Where the table explains a pixel inside the first, rough outlines, it is no colour of the object.
             core &= ~pictures.is_table(i)
             inner.append(colors[core])
@@ -453,7 +480,9 @@ class _Pictures:
         difference, known = self.table_difference(view)
         sigma = self.tolerance
         of_table = -0.5 * (difference / sigma) ** 2 - 3 * np.log(sigma) - 1.5 * np.log(2 * np.pi)
-        both = np.logaddexp(np.log(self.trust) + of_table, np.log(1 - self.trust) + of_background)
+        doubt = np.exp(np.minimum(of_object - of_background - _OWN_COLOR, 30.0))
+        trust = self.trust / (1 + doubt)
+        both = np.logaddexp(np.log(trust) + of_table, np.log(1 - trust) + of_background)
         odds = of_object - np.where(known, both, of_background)
         return odds.clip(-_MOST_LOG_ODDS, _MOST_LOG_ODDS).astype(np.float32)
 
