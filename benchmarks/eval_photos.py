@@ -10,9 +10,10 @@ Each FOLDER is one that `benchmarks.photos_scene` made. `load_views` gets FOLDER
 - exposure gains: the mean error that is left, next to the mean error of leaving them;
 - IoU of the masks with the true ones, both without distortion by the lens that was found: mean and worst of the views;
 - with ``--meshes`` the PSNR and IoU in 12 views of the true object that no photo shows, at elevations from 10 to 55
-  degrees, of the mesh from pixels only and of that from the same pictures with true cameras, lens and masks.
+  degrees, and the F-score of the surface at 0.02 units, of the mesh from pixels only and of that from the same
+  pictures with true cameras, lens and masks.
 
-RESULTS gets a JSON file and a picture a scene; what is there is not made again.
+RESULTS gets JSON files, pictures and the posed views of each scene; what is there is not made again.
 """
 
 import argparse
@@ -20,6 +21,8 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -31,13 +34,12 @@ from torch import Tensor
 from benchmarks.photos_scene import Truth, lit
 from benchmarks.scans import load_scan
 from meshwright.cameras import Cameras
-from meshwright.capture import load_views
+from meshwright.capture import load, load_views
 from meshwright.capture.lens import Brown, Lens
-from meshwright.capture.load import read_photos
-from meshwright.capture.photos import pose_photos
+from meshwright.capture.photos import PosedPhotos, pose_photos
 from meshwright.capture.undistort import pinhole_of, undistort
 from meshwright.errors import InputError
-from meshwright.evaluate import psnr, silhouette_iou
+from meshwright.evaluate import f_score, psnr, silhouette_iou
 from meshwright.images import read_image
 from meshwright.mesh import Mesh
 from meshwright.raster import render
@@ -49,6 +51,8 @@ NOVEL = Cameras.spherical(
 )
 NOVEL_PX = 384
 SHOWN = [0, 3, 6, 9]
+SURFACE_POINTS = 20_000
+NEAR = 0.02  # units: so near counts for the F-score; the object's radius is 0.95
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class Outcome:
     psnr_true_db: float | None = None
     iou_novel: float | None = None
     iou_novel_true: float | None = None
+    f_score: float | None = None
+    f_score_true: float | None = None
     cpu_s: float = 0.0
     failed: str = ""
 
@@ -85,58 +91,91 @@ def main() -> None:
         return
     options.out.mkdir(parents=True, exist_ok=True)
     for scene in options.scenes:
-        result = options.out / f"{scene.name}{'-mesh' if options.meshes else ''}.json"
-        if result.exists():
-            continue
-        outcome, sheet = evaluate(scene, options.scans if options.meshes else None)
-        if sheet is not None:
+        posed = options.out / f"{scene.name}.pt"
+        result = options.out / f"{scene.name}.json"
+        if not result.exists():
+            outcome, views, T_truth_world = evaluate(scene)
+            if views is not None:
+                torch.save((views, T_truth_world), posed)
+                save(picture_of_masks(views), result.with_suffix(".jpg"))
+            result.write_text(json.dumps(asdict(outcome), indent=1))
+            print(outcome, flush=True)
+        outcome = Outcome(**json.loads(result.read_text()))
+        result = options.out / f"{scene.name}-mesh.json"
+        if options.meshes and not outcome.failed and not result.exists():
+            views, T_truth_world = torch.load(posed, weights_only=False)
+            outcome, sheet = with_meshes(outcome, scene, views, T_truth_world, options.scans)
             save(sheet, result.with_suffix(".jpg"))
-        result.write_text(json.dumps(asdict(outcome), indent=1))
-        print(outcome, flush=True)
+            result.write_text(json.dumps(asdict(outcome), indent=1))
+            print(outcome, flush=True)
 
 
-def evaluate(scene: Path, scans: list[Path] | None) -> tuple[Outcome, Tensor | None]:
+def evaluate(scene: Path) -> tuple[Outcome, Views | None, Float[ndarray, "4 4"] | None]:
     truth = Truth.read(scene)
     began = time.process_time()
     try:
-        views = load_views(scene / "photos")
+        views, posed = load_with_lenses(scene / "photos")
     except InputError as error:
         spent = time.process_time() - began
-        return Outcome(scene.name, len(truth.names), cpu_s=spent, failed=str(error)), None
+        return Outcome(scene.name, len(truth.names), cpu_s=spent, failed=str(error)), None, None
     spent = time.process_time() - began
     numbers = [truth.names.index(name) for name in views.names]
     T_truth_world = similarity(views.cameras.positions.double(), truth.cameras.positions[numbers].double())
     turned, moved = camera_errors(views.cameras, truth.cameras[numbers], T_truth_world)
-    # The lens once more: views do not keep it. COLMAP's threads may find another in the last digits.
-    photos, _, _ = read_photos(scene / "photos", 1024, 128)
-    posed = pose_photos(photos)
+    kept = [[photo.name for photo in posed.photos].index(name) for name in views.names]
+    lenses = tuple(posed.lenses[i] for i in kept)
     true_masks = torch.cat(
-        [undistort(truth.masks[i], lens, "bilinear")[None] for i, lens in zip(numbers, posed.lenses, strict=False)]
+        [undistort(truth.masks[i], lens, "bilinear")[None] for i, lens in zip(numbers, lenses, strict=True)]
     )
     true_masks = torch.nn.functional.interpolate(true_masks, size=views.alpha.shape[2:], mode="bilinear")
     ious = silhouette_iou(views.alpha, true_masks)
-    left, spread = gain_errors(views, posed.photos, posed.lenses, truth.gains[numbers])
+    left, spread = gain_errors(views, tuple(posed.photos[i] for i in kept), lenses, truth.gains[numbers])
     outcome = Outcome(
         scene.name, len(truth.names), len(views), float(turned.mean()), float(moved.mean()), left, spread,
         float(ious.mean()), float(ious.min()), cpu_s=spent,
     )  # fmt: skip
-    worst = ious.argsort()[[0, 1, len(ious) // 2, -1]]
-    rows = [views.images[worst], torch.cat([views.alpha, true_masks, true_masks], dim=1)[worst]]
-    if scans is not None:
-        path = next(path for folder in scans for path in folder.glob(f"{scene.name}.glb"))
-        scan = load_scan(path)
-        mesh = moved_mesh(reconstruct(views), T_truth_world)
-        best = reconstruct(true_views(truth, scene))
-        wanted = lit(scan, NOVEL, NOVEL_PX, NOVEL_PX, samples=2)
-        ours, theirs = (render(m, NOVEL, NOVEL_PX, NOVEL_PX, samples=2) for m in (mesh, best))
-        outcome = replace(
-            outcome,
-            psnr_db=float(psnr(ours.rgb, wanted.rgb).mean()),
-            psnr_true_db=float(psnr(theirs.rgb, wanted.rgb).mean()),
-            iou_novel=float(silhouette_iou(ours.alpha, wanted.alpha).mean()),
-            iou_novel_true=float(silhouette_iou(theirs.alpha, wanted.alpha).mean()),
-        )
-        rows = [wanted.rgb[SHOWN], ours.rgb[SHOWN], theirs.rgb[SHOWN]]
+    return outcome, views, T_truth_world
+
+
+def load_with_lenses(photos: Path) -> tuple[Views, PosedPhotos]:
+    """`load_views`, and the lenses that it found, which views do not keep."""
+    found: list[PosedPhotos] = []
+
+    def kept(*given: Any, **options: Any) -> PosedPhotos:
+        found.append(pose_photos(*given, **options))
+        return found[-1]
+
+    with patch.object(load, "pose_photos", kept):
+        views = load_views(photos)
+    return views, found[-1]
+
+
+def picture_of_masks(views: Views) -> Float[Tensor, "3 height width"]:
+    """What was cut out of some of the pictures."""
+    chosen = [i * len(views) // 4 for i in range(4)]
+    return torch.cat(list(views.images[chosen]), dim=2)
+
+
+def with_meshes(
+    outcome: Outcome, scene: Path, views: Views, T_truth_world: Float[ndarray, "4 4"], scans: list[Path]
+) -> tuple[Outcome, Float[Tensor, "3 height width"]]:
+    path = next(path for folder in scans for path in folder.glob(f"{scene.name}.glb"))
+    scan = load_scan(path)
+    mesh = moved_mesh(reconstruct(views), T_truth_world)
+    best = reconstruct(true_views(Truth.read(scene), scene))
+    wanted = lit(scan, NOVEL, NOVEL_PX, NOVEL_PX, samples=2)
+    ours, theirs = (render(m, NOVEL, NOVEL_PX, NOVEL_PX, samples=2) for m in (mesh, best))
+    points = [m.sample_surface(SURFACE_POINTS)[0] for m in (mesh, best, scan)]
+    outcome = replace(
+        outcome,
+        psnr_db=float(psnr(ours.rgb, wanted.rgb).mean()),
+        psnr_true_db=float(psnr(theirs.rgb, wanted.rgb).mean()),
+        iou_novel=float(silhouette_iou(ours.alpha, wanted.alpha).mean()),
+        iou_novel_true=float(silhouette_iou(theirs.alpha, wanted.alpha).mean()),
+        f_score=f_score(points[0], points[2], [NEAR])[0],
+        f_score_true=f_score(points[1], points[2], [NEAR])[0],
+    )
+    rows = [wanted.rgb[SHOWN], ours.rgb[SHOWN], theirs.rgb[SHOWN]]
     return outcome, torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
 
 
@@ -220,19 +259,20 @@ def table(folder: Path) -> str:
         outcomes[outcome.scene] = outcome
     lines = [
         "| scan | placed | camera: deg, % | gains: before, after | mask IoU: mean, least | PSNR dB: pixels only, true |"
-        " IoU of novel views | CPU s |",
-        "| --- " * 8 + "|",
+        " F-score | IoU of novel views | CPU s |",
+        "| --- " * 9 + "|",
     ]
     for o in sorted(outcomes.values(), key=lambda o: o.scene):
         if o.failed:
-            lines.append(f"| {o.scene} | 0 of {o.pictures} | failed | | | | | {o.cpu_s:.0f} |")
+            lines.append(f"| {o.scene} | 0 of {o.pictures} | failed | | | | | | {o.cpu_s:.0f} |")
             continue
         meshes = f"{o.psnr_db:.2f}, {o.psnr_true_db:.2f}" if o.psnr_db is not None else ""
+        surface = f"{o.f_score:.3f}, {o.f_score_true:.3f}" if o.f_score is not None else ""
         novel = f"{o.iou_novel:.3f}, {o.iou_novel_true:.3f}" if o.iou_novel is not None else ""
         lines.append(
             f"| {o.scene} | {o.registered} of {o.pictures} | {o.turned_deg:.2f}, {o.moved_percent:.2f} |"
             f" {100 * o.gain_spread:.0f} %, {100 * o.gain_error:.1f} % | {o.iou_mean:.3f}, {o.iou_least:.3f} |"
-            f" {meshes} | {novel} | {o.cpu_s:.0f} |"
+            f" {meshes} | {surface} | {novel} | {o.cpu_s:.0f} |"
         )
     return "\n".join(lines)
 
