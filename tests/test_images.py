@@ -305,6 +305,41 @@ def test_a_film_taken_sideways_comes_upright(tmp_path, matrix, turns, suffix):
     assert torch.equal(read_frames(tmp_path / f"turned.{suffix}").pictures[0], expected)
 
 
+def film_of_planes(path: Path, planes: list[np.ndarray], matrix: int, full_range: bool) -> None:
+    """One lossless H.264 frame of Y, Cb and Cr, with the tags that say what they mean."""
+    height, width = planes[0].shape
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt, stream.options = width, height, "yuv420p", {"qp": "0"}
+        stream.codec_context.colorspace, stream.codec_context.color_range = matrix, 2 if full_range else 1
+        values = np.concatenate([plane.ravel() for plane in planes]).reshape(-1, width)
+        frame = av.VideoFrame.from_ndarray(values, format="yuv420p")
+        frame.colorspace, frame.color_range = matrix, 2 if full_range else 1
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize(("matrix", "kr", "kb"), [(1, 0.2126, 0.0722), (6, 0.299, 0.114)])
+def test_films_are_read_as_their_tags_say(tmp_path, matrix, kr, kb, full_range):
+    # Colours change evenly from red to blue, 4 of 255 a pixel; samples of colour lie at the left of four pixels.
+    x = np.broadcast_to((np.arange(64) * 4.0)[None], (32, 64)) / 255
+    rgb = np.stack([0.9 - 0.8 * x, np.full_like(x, 0.4), 0.1 + 0.8 * x], axis=2)
+    rgb[:8] = 1
+    y = rgb @ np.array([kr, 1 - kr - kb, kb])
+    b, r = (rgb[..., 2] - y) / (2 - 2 * kb), (rgb[..., 0] - y) / (2 - 2 * kr)
+    sampled = [(plane[::2, ::2] + plane[1::2, ::2]) / 2 for plane in (b, r)]
+    span, low = (255, 0) if full_range else (219, 16)
+    planes = [low + span * y, *(128 + (255 if full_range else 224) * plane for plane in sampled)]
+    film_of_planes(
+        tmp_path / "film.mp4", [np.round(plane).clip(0, 255).astype(np.uint8) for plane in planes], matrix, full_range
+    )
+    read = read_frames(tmp_path / "film.mp4").pictures[0].permute(1, 2, 0).numpy()
+    assert (np.abs(read[:3].astype(int) - 255) <= 1).all()  # white is no green
+    inside = np.s_[14:, 4:-4]
+    assert np.abs(read[inside] - 255 * rgb[inside]).max() < 2.5
+
+
 def test_a_written_video_reads_back(tmp_path):
     frames = [moving_square(i) for i in range(7)]
     write_video(frames, tmp_path / "film.mp4", fps=24.0)

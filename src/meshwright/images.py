@@ -60,6 +60,8 @@ _COUNTER_CLOCKWISE = {
     270: Image.Transpose.ROTATE_270,
 }
 _RELATIVE = ImageCms.Intent.RELATIVE_COLORIMETRIC
+_Scaling = av.video.reformatter.Interpolation
+_SMOOTH_CHROMA = _Scaling.BICUBIC | _Scaling.FULL_CHR_H_INT | _Scaling.ACCURATE_RND
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 
 
@@ -552,9 +554,14 @@ def _check_film(path: Path, frame_pixels: int, count: int) -> None:
 
 
 def _upright(frame: Any) -> Image.Image:
-    """A film's frame turned as its display matrix says: phones film sideways and note how they were held."""
+    """A film's frame in RGB, turned as its display matrix says: phones film sideways and note how they were held.
+
+    FFmpeg goes by the film's own colour matrix and range (BT.601, limited, where it does not tell). Unless it is asked
+    otherwise it repeats each sample of colour, of which there is one for four pixels, and rounds white to green.
+    """
     turned = _COUNTER_CLOCKWISE.get(round(frame.rotation) % 360)
-    return frame.to_image() if turned is None else frame.to_image().transpose(turned)
+    image = frame.to_image(interpolation=_SMOOTH_CHROMA)
+    return image if turned is None else image.transpose(turned)
 
 
 def _duration_s(container: Any, stream: Any) -> float | None:

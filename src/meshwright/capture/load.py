@@ -28,6 +28,7 @@ from meshwright.capture.pictures import evenly, picture_files, read_photos, sele
 from meshwright.capture.rigs import ORBITS, ZERO123PLUS_VERSIONS, guess_rig, require_no_orbit, rig_cameras, split_sheet
 from meshwright.capture.segmentation import segment_together
 from meshwright.capture.sfm import SparsePoints
+from meshwright.capture.turn import refine_turn
 from meshwright.capture.undistort import pinhole_of, undistort_picture
 from meshwright.capture.upright import Plane, support_plane
 from meshwright.errors import InputError
@@ -87,7 +88,8 @@ def load_views(
       - a folder of photos or a film of any one scene (rig ``photos``): cameras by structure from motion.
 
     Of an orbit, what ``options`` leave open is estimated from the pictures: direction and elevation by
-    `estimate_orbit`, then how unevenly the camera moved by `estimate_path`. What they give is kept.
+    `estimate_orbit`, then all of that more closely, how unevenly the camera moved, and the field of view where the rig
+    was guessed, by `refine_turn`; by `estimate_path` where the object has too little pattern. What they give is kept.
     ``Views.assumptions`` says what was estimated or taken for granted.
 
     Raises:
@@ -120,7 +122,12 @@ def load_views(
     views = estimate_orbit(views, options.elevation_deg, options.clockwise, progress)
     if options.turn == "even":
         return views
-    return estimate_path(views, keep_elevation=options.elevation_deg is not None, progress=progress)
+    keep_elevation = options.elevation_deg is not None
+    keep_focal = options.fov_deg is not None or options.rig != "auto"
+    refined = refine_turn(views, keep_elevation=keep_elevation, keep_focal=keep_focal, progress=progress)
+    if refined is not views:
+        return refined
+    return estimate_path(views, keep_elevation=keep_elevation, progress=progress)
 
 
 def _camera_file(path: Path, rig: str) -> Path | None:
