@@ -94,7 +94,7 @@ def test_reconstruct_writes_what_it_promises(result):
     assert report["input"]["rejected_silhouettes"] == []
     assert report["settings"]["fit"]["refine"] == "fast"
     assert [stage["name"] for stage in report["stages"]] == [
-        "views", "hull", "refine", "atlas", "bake", "sharpen", "files",
+        "views", "hull", "carve", "refine", "atlas", "bake", "sharpen", "files",
     ]  # fmt: skip
     assert all(stage["seconds"] >= 0 and stage["peak_memory_mib"] > 0 for stage in report["stages"])
     mesh = load_mesh(result / "mesh.glb")

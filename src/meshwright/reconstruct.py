@@ -112,7 +112,7 @@ def start_shape(
     if model is None:
         start = shape.start
         if start is None:
-            start = "auto" if fit.refine == "full" and fit.time_budget_s is None else "hull"
+            start = "auto" if fit.refine == "full" and fit.time_budget_s is None else "carve"
         frame = _own_frame(views)
         views = frame.normalize_views(views)
         if start == "carve":
