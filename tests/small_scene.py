@@ -26,9 +26,18 @@ TABLE_Z = -0.5
 
 
 def draw_scene(
-    count: int, width_px: int, plain: bool = False, seed: int = 0, shadow: bool = False, thing: Mesh | None = None
+    count: int,
+    width_px: int,
+    plain: bool = False,
+    seed: int = 0,
+    shadow: bool = False,
+    thing: Mesh | None = None,
+    by_hand: bool = False,
 ) -> Scene:
-    """``plain``: a ball of one colour instead of a box with a pattern; ``thing``: another; ``shadow``: under it."""
+    """``plain``: a ball of one colour instead of a box with a pattern; ``thing``: another; ``shadow``: under it.
+
+    ``by_hand``: cameras nearer, and not all aimed at one point.
+    """
     rng = np.random.default_rng(seed)
     height_px = width_px * 3 // 4
     if thing is None and plain:
@@ -39,11 +48,21 @@ def draw_scene(
     azimuths = [360 * i / count + rng.uniform(-5, 5) for i in range(count)]
     elevations = [18 + 32 * (i * 5 % count) / count for i in range(count)]
     cameras = Cameras.spherical(azimuths, elevations, 3.5, 45.0, aspect=4 / 3)
+    if by_hand:
+        cameras = _handheld(count, rng)
     images = render(walls(rng), cameras, height_px, width_px).rgb
     for mesh in (table(rng, shadow), thing):
         drawn = render(mesh, cameras, height_px, width_px)
         images = drawn.rgb - (1 - drawn.alpha) + (1 - drawn.alpha) * images
     return Scene(images.clamp(0, 1), drawn.alpha, cameras)
+
+
+def _handheld(count: int, rng: np.random.Generator) -> Cameras:
+    azimuths, elevations = ([first + step * i / count for i in range(count)] for first, step in ((0, 864), (14, 44)))
+    cameras = Cameras.spherical(azimuths, elevations, 3.2, 51.0, aspect=4 / 3)
+    positions = cameras.positions * torch.from_numpy(rng.uniform(0.85, 1.15, (count, 1))).float()
+    targets = torch.from_numpy(rng.uniform(-0.15, 0.15, (count, 3))).float()
+    return Cameras.cat([Cameras.look_at(positions[[i]], 51.0, target=targets[i], aspect=4 / 3) for i in range(count)])
 
 
 def table(rng: np.random.Generator, shadow: bool = False) -> Mesh:

@@ -22,7 +22,7 @@ from meshwright.limits import Limits
 from meshwright.mesh import Mesh
 from meshwright.options import ViewOptions
 from meshwright.progress import silent
-from meshwright.views import Capture
+from meshwright.views import Capture, Outlines
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="children with limits are POSIX's")
 EXAMPLE = Path(__file__).parents[1] / "examples" / "demo" / "posed"
@@ -209,7 +209,8 @@ def test_views_are_the_same_to_the_bit(few_views):
 def test_what_a_capture_says_beside_its_cameras_comes_along(tmp_path):
     views = file_readers(False).load_views(EXAMPLE, ViewOptions(max_size_px=64))
     for capture in (None, Capture("COLMAP", (0.0, 0.6, 0.8), False), Capture("phone")):
-        said = dataclasses.replace(views, capture=capture)
+        outlines = None if capture is None else Outlines(0.9, 0.5, ("00.png",), ("a doubt",))
+        said = dataclasses.replace(views, capture=capture, outlines=outlines)
         with tempfile.TemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
             patch.setattr(readers, "load_views", lambda *_, said=said, **__: said)
             readers.views_parcel("x", dataclasses.asdict(ViewOptions()), file, silent)

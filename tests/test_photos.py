@@ -1,6 +1,7 @@
 """Photos without cameras: structure from motion, the object in clutter, exposures, which way is up."""
 
 import itertools
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +16,17 @@ from meshwright import InputError, ViewOptions, load_views
 from meshwright.cameras import Cameras
 from meshwright.capture import pose, sfm
 from meshwright.capture.gains import apply_gains, exposure_gains
-from meshwright.capture.segmentation import Segmented, segment_together
+from meshwright.capture.segmentation import Segmented, segment_together, together
 from meshwright.capture.segmentation.colors import ColorModel
 from meshwright.capture.segmentation.cut import smallest_cut
 from meshwright.capture.segmentation.table import TablePicture
 from meshwright.capture.sfm import count_supported
 from meshwright.capture.upright import Plane, level_world, meeting_point, moved_cameras, support_plane
-from meshwright.evaluate import silhouette_iou
+from meshwright.evaluate import Scored, silhouette_iou, write_report
 from meshwright.images import read_focal_35mm, read_frames, write_video
 from meshwright.srgb import linear_from_srgb, srgb_from_linear
+from meshwright.views import ObjectFrame, Outlines
+from small_objects import colored_ball
 from small_scene import TABLE_Z, Scene, draw_scene
 
 # ------------------------------------------------------------------------------- cuts
@@ -194,6 +197,27 @@ def test_the_object_is_found_among_other_things(plain):
     assert found.doubts == []
 
 
+@pytest.mark.slow
+def test_what_the_first_start_does_not_find_is_found_from_outside(monkeypatch):
+    """22 s: paring all that the cameras look at takes its time."""
+
+    def nothing(*_: object) -> None:
+        raise InputError("no object stands out")
+
+    monkeypatch.setattr(together, "_first_shape", nothing)
+    ball = colored_ball(radius=0.8, rounds=4)
+    lower = ball.faces[ball.vertices[ball.faces].mean(dim=1)[:, 2] < 0]
+    bowl = ball.replace(
+        vertices=ball.vertices * torch.tensor([1.0, 1.0, 0.75]) + torch.tensor([0.0, 0.0, TABLE_Z + 0.6]),
+        faces=lower,
+        vertex_colors=torch.tensor([[0.8, 0.35, 0.1]]).repeat(len(ball.vertices), 1),
+    )
+    scene = draw_scene(16, 160, thing=bowl, by_hand=True)
+    plane = Plane(np.array([0.0, 0.0, 1.0]), TABLE_Z)
+    found = segment_together(scene.images, scene.cameras, torch.ones_like(scene.alpha), plane)
+    assert float(silhouette_iou(found.alpha, scene.alpha).min()) > 0.9
+
+
 def test_a_shadow_under_what_hangs_over_is_table():
     """The outlines of nearly all views hide it from the table's picture; only what stands above the foot may."""
     scene = draw_scene(10, 160, plain=True, shadow=True)
@@ -214,6 +238,19 @@ def test_a_shadow_under_what_hangs_over_is_table():
 def test_outlines_that_cannot_be_right_say_so(agreement, unexplained, cut_off, said):
     doubts = Segmented(torch.zeros(6, 1, 4, 4), torch.tensor(agreement), unexplained, cut_off).doubts
     assert (said is None and doubts == []) or (len(doubts) == 1 and said in doubts[0])
+
+
+def test_the_report_says_how_well_outlines_agree(tmp_path):
+    views = load_views(Path(__file__).parent.parent / "examples" / "demo" / "posed", ViewOptions(max_size_px=64))
+    outlines = Outlines(0.9, 0.7, ("a.jpg",), ("the outline reaches the edge of 50 % of the pictures",))
+    for told in (None, outlines):
+        scored = Scored.of(colored_ball(), replace(views, outlines=told)[[0, 1]].to("cpu"))
+        write_report(tmp_path / "report.json", scored, scored, None, [], {}, [], ObjectFrame.of(views))
+        said = json.loads((tmp_path / "report.json").read_text())["input"]["outlines"]
+        assert said == (None if told is None else {
+            "agreement": 0.9, "least_agreement": 0.7, "disagreeing": ["a.jpg"],
+            "doubts": ["the outline reaches the edge of 50 % of the pictures"],
+        })  # fmt: skip
 
 
 @pytest.mark.slow
@@ -322,6 +359,9 @@ def test_photos_become_a_cut_out_capture(photos, box_scene):
     assert float(silhouette_iou(views.alpha, smaller).mean()) > 0.93  # but for the lens's last pixels
     assert views.capture is not None
     assert not views.capture.own_axes
+    assert views.outlines is not None
+    assert views.outlines.agreement > 0.87
+    assert views.outlines.doubts == ()
 
 
 @pytest.mark.slow

@@ -34,6 +34,21 @@ class Capture:
     own_axes: bool = True
 
 
+@dataclass(frozen=True)
+class Outlines:
+    """How far outlines that were found in all pictures together may be believed.
+
+    ``agreement``, ``least_agreement``: IoU of what a picture shows by itself with what all show together, the mean and
+    the least of the pictures. ``disagreeing``: names of the pictures whose outline is not that of the others.
+    ``doubts``: what is wrong with the outlines as a whole, for people; nothing where they may be believed.
+    """
+
+    agreement: float
+    least_agreement: float
+    disagreeing: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Views:
     """Posed pictures of one object.
@@ -41,7 +56,8 @@ class Views:
     ``images``: sRGB in [0, 1], composited on white (white where ``alpha`` is 0). ``alpha``: coverage in [0, 1].
     Pictures of different sizes share one canvas: each lies in its top left corner, ``sizes_px`` (height, width)
     large; the rest of the canvas is white with alpha 0 and was never seen. ``cameras`` are those of the canvas.
-    ``capture`` says what a capture's files say beside that.
+    ``capture`` says what a capture's files say beside that. ``outlines``: where ``alpha`` was found in all pictures
+    together, how well they agree.
     Optional, and 0 where unknown: ``depth_z``, depth along the viewing axis in world units; ``normals``, unit normals
     of the surface in the world, outward. No file format brings normals yet.
     """
@@ -56,6 +72,7 @@ class Views:
     depth_z: Float[Tensor, "views 1 height width"] | None = None
     normals: Float[Tensor, "views 3 height width"] | None = None
     capture: Capture | None = None
+    outlines: Outlines | None = None
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -111,6 +128,7 @@ class Views:
             None if self.depth_z is None else self.depth_z[numbers],
             None if self.normals is None else self.normals[numbers],
             self.capture,
+            self.outlines,
         )
 
     def to(self, device: torch.device | str) -> "Views":
@@ -125,6 +143,7 @@ class Views:
             None if self.depth_z is None else self.depth_z.to(device),
             None if self.normals is None else self.normals.to(device),
             self.capture,
+            self.outlines,
         )
 
     @property

@@ -48,7 +48,7 @@ from meshwright.images import (
 )
 from meshwright.options import ViewOptions, require_unset
 from meshwright.progress import Progress, silent
-from meshwright.views import Capture, Views
+from meshwright.views import Capture, Outlines, Views
 
 _MIN_SIZE_PX = 16
 _LOOKS = 5  # pictures that are looked at
@@ -415,7 +415,9 @@ def _together(posed: _PosedPictures, views: Views, uncut: list[int], options: Vi
         wrong = [posed.names[i] for i in segmented.disagreeing if i in uncut]
         if wrong:
             notes.append(f"outlines that disagree with the other pictures: {', '.join(wrong)}")
-        views = replace(views, alpha=alpha)
+        mean, least = float(segmented.agreement.mean()), float(segmented.agreement.min())
+        outlines = Outlines(mean, least, tuple(wrong), tuple(segmented.doubts))
+        views = replace(views, alpha=alpha, outlines=outlines)
         if empty:
             notes.append(f"left out, for they do not show the object: {', '.join(posed.names[i] for i in empty)}")
             views = views[[i for i in range(len(views)) if i not in empty]]

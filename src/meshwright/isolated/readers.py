@@ -22,7 +22,7 @@ from meshwright.mesh_files import load_mesh
 from meshwright.model import ModelConfig
 from meshwright.options import ViewOptions
 from meshwright.progress import Progress, silent
-from meshwright.views import Capture, Views
+from meshwright.views import Capture, Outlines, Views
 from meshwright.weights import Checkpoint, read_checkpoint
 
 AnyPath = str | os.PathLike[str]
@@ -66,7 +66,11 @@ def views_parcel(path: str, options: Mapping[str, Any], result: BinaryIO, progre
     """What a child does for `load_views`."""
     views = load_views(path, ViewOptions(**options), progress=progress)
     capture = None if views.capture is None else asdict(views.capture)
-    facts = {"names": views.names, "rig": views.rig, "assumptions": views.assumptions, "capture": capture}
+    outlines = None if views.outlines is None else asdict(views.outlines)
+    facts = {
+        "names": views.names, "rig": views.rig, "assumptions": views.assumptions, "capture": capture,
+        "outlines": outlines,
+    }  # fmt: skip
     cameras = {"T_world_camera": views.cameras.T_world_camera, "intrinsics": views.cameras.intrinsics}
     Parcel(facts, {**_tensors_of(views), **cameras}).write(result)
 
@@ -94,7 +98,20 @@ def _views_from(parcel: Parcel, path: AnyPath) -> Views:
     return Views(
         **tensors, cameras=Cameras(T, intrinsics), names=tuple(names or ()), rig=str(rig),
         assumptions=tuple(assumptions or ()), capture=_capture_from(parcel.facts.get("capture"), path),
+        outlines=_outlines_from(parcel.facts.get("outlines"), path),
     )  # fmt: skip
+
+
+def _outlines_from(stated: object, path: AnyPath) -> Outlines | None:
+    if stated is None:
+        return None
+    _require(path, isinstance(stated, dict) and stated.keys() == {field.name for field in fields(Outlines)})
+    assert isinstance(stated, dict)
+    agreement, least, *lists = (stated[field.name] for field in fields(Outlines))
+    _require(path, isinstance(agreement, float) and isinstance(least, float))
+    for texts in lists:
+        _require(path, isinstance(texts, list) and all(isinstance(text, str) for text in texts))
+    return Outlines(agreement, least, tuple(lists[0]), tuple(lists[1]))
 
 
 def _capture_from(stated: object, path: AnyPath) -> Capture | None:
