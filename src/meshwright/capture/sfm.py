@@ -271,7 +271,7 @@ def _map(pycolmap: Any, names: list[str], database: Path, images: Path, seed: in
     folder = database.parent
     with _opened(pycolmap, database) as db:
         pairs = [
-            (*pycolmap.pair_id_to_image_pair(pair_id), np.asarray(geometry.inlier_matches))
+            (*pycolmap.pair_id_to_image_pair(pair_id), np.asarray(geometry.inlier_matches).astype(np.int64))
             for pair_id, geometry in zip(*db.read_two_view_geometries(), strict=True)
             if len(geometry.inlier_matches) >= _LEAST_MATCHES
         ]
