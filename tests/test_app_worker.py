@@ -193,7 +193,7 @@ def test_a_job_makes_what_the_command_line_makes(job: Callable[[dict[str, bytes]
     assert {"show": "start.glb"} in messages
     copy = tmp_path / "posed"
     shutil.copytree(POSED, copy)
-    command = [sys.executable, "-m", "meshwright.cli", "reconstruct", copy, "--out", tmp_path / "out"]
+    command = [sys.executable, "-m", "meshwright", "reconstruct", copy, "--out", tmp_path / "out"]
     flags = ["--refine", "off", "--texture-size", "256", "--format", "glb,obj"]
     subprocess.run([*command, *flags], check=True, capture_output=True, timeout=500)
     for name in ("mesh.glb", "mesh.obj", "preview.png"):

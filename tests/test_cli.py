@@ -526,7 +526,7 @@ def test_public_names_are_there_and_stay_what_they_are():
 
 def test_the_installed_command_reports_mistakes_without_a_traceback(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "meshwright.cli", "reconstruct", "missing.mp4", "--out", str(tmp_path / "o")],
+        [sys.executable, "-m", "meshwright", "reconstruct", "missing.mp4", "--out", str(tmp_path / "o")],
         capture_output=True,
         text=True,
         check=False,

@@ -151,7 +151,7 @@ def test_the_installed_command_ends_well_by_sigterm(tmp_path):
         [
             sys.executable,
             "-m",
-            "meshwright.cli",
+            "meshwright",
             "reconstruct",
             "examples/demo/orbit.mp4",
             "--out",

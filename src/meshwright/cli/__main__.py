@@ -1,5 +1,0 @@
-"""``python -m meshwright.cli``."""
-
-from meshwright.cli import main
-
-main()
