@@ -311,7 +311,7 @@ def _holds(model: Any) -> bool:
 
 
 def count_supported(
-    model: Any, pairs: Sequence[tuple[int, int, Int[ndarray, "matches 2"]]], focal_px: Mapping[int, float]
+    model: Any, pairs: Sequence[tuple[int, int, Int[ndarray, "_ 2"]]], focal_px: Mapping[int, float]
 ) -> int:
     """How many pictures are where the matches of verified pairs say, through a lens such as EXIF tells.
 
@@ -345,7 +345,7 @@ def count_supported(
         for number in (first, second):
             fitting[number] += fits
             matches[number] += len(features)
-    return sum(fitting[number] >= _LEAST_SUPPORT * max(matches[number], 1) for number in posed)
+    return sum(bool(fitting[number] >= _LEAST_SUPPORT * max(matches[number], 1)) for number in posed)
 
 
 def _solved(model: Any, mapper: str, names: list[str], reasons: tuple[str, ...]) -> Solved:
