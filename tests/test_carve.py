@@ -153,15 +153,32 @@ def test_the_road_begins_with_what_was_asked_for(carving):
 def test_both_starts_are_made_only_where_a_fit_will_choose(carving):
     views, _, _ = carving
     auto = ShapeOptions(start="auto", resolution=24)
-    both = start_shape(views, shape=ShapeOptions(resolution=24), fit=FitOptions(refine="full"))  # auto by itself
+    both = start_shape(views, shape=auto, fit=FitOptions(refine="fast"))
     assert both.carved is not None
     assert both.carved.is_watertight()
     assert both.carved.volume() < 0.97 * both.mesh.volume()
     assert start_shape(views, shape=auto, fit=FitOptions(refine="off")).carved is None
     assert start_shape(views[:2], shape=auto).carved is None
-    assert start_shape(views, shape=ShapeOptions(resolution=24)).carved is None
-    in_time = FitOptions(refine="full", time_budget_s=60.0)
-    assert start_shape(views, shape=ShapeOptions(resolution=24), fit=in_time).carved is None
+
+
+def test_the_start_is_carved_unless_views_are_few(posed):
+    views, _ = posed
+
+    def volume(count, start, refine):
+        options = ShapeOptions(start=start, resolution=24)
+        made = start_shape(views[:count], shape=options, fit=FitOptions(refine=refine))
+        assert made.carved is None
+        return made.mesh.volume()
+
+    for refine in ("fast", "full"):
+        assert volume(3, None, refine) == volume(3, "carve", refine) < 0.99 * volume(3, "hull", refine)
+
+
+def test_two_views_leave_the_hull_in_its_own_resolution(posed, monkeypatch):
+    monkeypatch.setattr(sys.modules["meshwright.reconstruct"], "_CARVED_RESOLUTION", 12)
+    views = posed[0][:2]
+    hull = start_shape(views, shape=ShapeOptions(start="hull", resolution=24)).mesh
+    assert torch.equal(start_shape(views, shape=ShapeOptions(resolution=24)).mesh.vertices, hull.vertices)
 
 
 def test_the_better_start_of_both_is_finished(carving, monkeypatch):

@@ -116,7 +116,7 @@ class ShapeOptions:
 
     start: Start | None = None
     """hull, of the outlines; carve: without what colours look through; auto: fit both, keep the better. If not given:
-    auto for a full fit without a time budget, else carve. With fewer than three pictures always hull."""
+    carve. With fewer than three pictures always hull."""
 
     resolution: int = 128
     """The visual hull's grid has about this many cells cubed; models have their own."""

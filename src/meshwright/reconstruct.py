@@ -110,12 +110,10 @@ def start_shape(
         InputError: the views see nothing, or contradict each other wholly; the model has no use for an option.
     """
     if model is None:
-        start = shape.start
-        if start is None:
-            start = "auto" if fit.refine == "full" and fit.time_budget_s is None else "carve"
+        start = shape.start or "carve"  # auto gains no more and costs twice as much (docs/shape.md)
         frame = _own_frame(views)
         views = frame.normalize_views(views)
-        if start == "carve":
+        if start == "carve" and len(views) >= LEAST_VIEWS:
             hull = _carved(views, shape.resolution, progress)
             return StartShape(frame.restore_mesh(hull.mesh(shape.surface)), rejected_views=hull.rejected_views)
         hull, carved = visual_hull(views, shape.resolution, progress), None
