@@ -11,13 +11,14 @@ from unittest.mock import patch
 
 import numpy as np
 
+from meshwright.options import ShapeOptions
 from meshwright.reconstruct import StartShape
 from meshwright.shape import VisualHull, carve, visual_hull
 from meshwright.shape.carve.grid import Scene
 from meshwright.shape.carve.surface import fill_silhouettes
 from meshwright.views import Views
 
-RESOLUTION, FINE_RESOLUTION = 96, 192  # cells cubed: of carved starts, and of those with finer grids
+FINE_RESOLUTION = 192  # cells cubed, of the hull and of carving
 
 CARVE = sys.modules["meshwright.shape.carve"]
 FIT = sys.modules["meshwright.shape.carve.fit"]
@@ -29,22 +30,24 @@ def as_it_is(scene: Scene, views: Views, field: np.ndarray, *_: object) -> np.nd
     return field
 
 
+FINE, ERODED = "carve-fine-grid", "eroded"
+
 # For each start the functions of the package that are replaced.
-WITHOUT: dict[str, dict[tuple[object, str], Callable]] = {
+WITHOUT: dict[str, dict[tuple[object, str], Callable | int]] = {
     "carve-sweep-only": {(CARVE, "fit_density"): as_it_is, (CARVE, "surface_field"): fill_silhouettes},
     "carve-fit-only": {(CARVE, "sweep"): lambda scene, *_: scene.hull},
     "carve-no-volume-prior": {(FIT, "_color_spread"): lambda scene, *_: np.zeros(scene.hull.size, np.float32)},
     "carve-no-color-gate": {(FIT, "_color_spread"): lambda scene, *_: np.ones(scene.hull.size, np.float32)},
     "carve-unfilled": {(SURFACE, "fill_silhouettes"): as_it_is},
     "carve-all-removed": {(CARVE, "keep_uncontradicted"): as_it_is},
+    FINE: {(CARVE, "_RESOLUTION"): FINE_RESOLUTION},
     "carve-with-slivers": {(EVIDENCE, "_without_slivers"): lambda field, kept: kept},
 }
-FINE, ERODED = "carve-fine-grid", "eroded"
-ABLATED = (*WITHOUT, FINE, ERODED)
+ABLATED = (*WITHOUT, ERODED)
 
 
 @contextmanager
-def without(replaced: dict[tuple[object, str], Callable]) -> Iterator[None]:
+def without(replaced: dict[tuple[object, str], Callable | int]) -> Iterator[None]:
     with ExitStack() as stack:
         for (module, name), instead in replaced.items():
             stack.enter_context(patch.object(module, name, instead))
@@ -53,10 +56,10 @@ def without(replaced: dict[tuple[object, str], Callable]) -> Iterator[None]:
 
 def start_named(name: str, views: Views) -> StartShape:
     """A start of the list above; ``eroded``: the hull drawn in to the carved one's volume, outlines filled."""
-    hull = visual_hull(views, FINE_RESOLUTION if name == FINE else RESOLUTION)
+    hull = visual_hull(views, FINE_RESOLUTION if name == FINE else ShapeOptions.resolution)
     if name == ERODED:
         return StartShape(eroded(hull, carve(views, hull), views).mesh(), rejected_views=hull.rejected_views)
-    with without({} if name == FINE else WITHOUT[name]):
+    with without(WITHOUT[name]):
         return StartShape(carve(views, hull).mesh(), rejected_views=hull.rejected_views)
 
 

@@ -25,10 +25,9 @@ from meshwright.options import (
     require_unset,
 )
 from meshwright.progress import Progress, silent
-from meshwright.shape import LEAST_VIEWS, Refined, VisualHull, carve, decimate, refine_best, visual_hull
+from meshwright.shape import LEAST_VIEWS, Refined, carve, decimate, refine_best, visual_hull
 from meshwright.views import ObjectFrame, Views
 
-_CARVED_RESOLUTION = 96  # cells cubed, at most: carving compares pictures of 160 px, which show no more
 _MODEL_PICTURE_PX = 320  # the size the published weights were trained on
 _NEARLY_KNOWN = ("sv3d", "orbit")  # rigs of generated videos, whose frames are only nearly where they claim to be
 
@@ -113,12 +112,11 @@ def start_shape(
         start = shape.start or "carve"  # auto gains no more and costs twice as much (docs/shape.md)
         frame = _own_frame(views)
         views = frame.normalize_views(views)
-        if start == "carve" and len(views) >= LEAST_VIEWS:
-            hull = _carved(views, shape.resolution, progress)
-            return StartShape(frame.restore_mesh(hull.mesh(shape.surface)), rejected_views=hull.rejected_views)
         hull, carved = visual_hull(views, shape.resolution, progress), None
-        if start == "auto" and fit.refine != "off" and len(views) >= LEAST_VIEWS:
-            carved = frame.restore_mesh(_carved(views, shape.resolution, progress).mesh(shape.surface))
+        if start == "carve":
+            hull = carve(views, hull, progress)
+        elif start == "auto" and fit.refine != "off" and len(views) >= LEAST_VIEWS:
+            carved = frame.restore_mesh(carve(views, hull, progress).mesh(shape.surface))
         return StartShape(
             frame.restore_mesh(hull.mesh(shape.surface)), rejected_views=hull.rejected_views, carved=carved
         )
@@ -129,10 +127,6 @@ def start_shape(
     if not isinstance(model, InstantMesh) and shape.surface != ShapeOptions.surface:
         require_unset("a NeRF model, whose surface comes from marching cubes", surface=shape.surface)
     return model_shape(model.to(views.images.device), views, shape.surface, progress, frame)
-
-
-def _carved(views: Views, resolution: int, progress: Progress) -> VisualHull:
-    return carve(views, visual_hull(views, min(resolution, _CARVED_RESOLUTION), progress), progress)
 
 
 @dataclass(frozen=True, eq=False)
