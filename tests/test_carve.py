@@ -106,6 +106,19 @@ def test_every_ray_through_the_object_meets_something(carving):
     assert float(drawn.alpha[views.alpha > 0.99].mean()) > 0.97
 
 
+def test_a_fine_hull_is_carved_on_a_coarse_grid(carving, monkeypatch):
+    views, coarse, carved = carving
+    monkeypatch.setattr(sys.modules[carve.__module__], "_RESOLUTION", 48)
+    hull = visual_hull(views, 96)
+    fine = carve(views, hull)
+    assert fine.values.shape == hull.values.shape
+    # As much is removed as by carving on that grid itself.
+    cells = (hull.cell_size / coarse.cell_size) ** 3
+    by_both = [((a.values < 0) & (b.values > 0)).sum() for a, b in ((hull, fine), (coarse, carved))]
+    assert by_both[0] * cells == pytest.approx(int(by_both[1]), rel=0.25)
+    assert (fine.values >= hull.values).all()
+
+
 def test_an_even_coloured_object_is_left_as_it_was():
     mesh = pillars()
     views = views_of(mesh.replace(vertex_colors=torch.full_like(mesh.vertices, 0.5)))

@@ -32,10 +32,10 @@ _MOST_VIEWS = 24  # more views say little more and cost as much as the first
 def carve(views: Views, hull: VisualHull, progress: Progress = silent) -> VisualHull:
     """The hull without what the pictures look through: gaps between parts, hollows, what lies between limbs.
 
-    Found on a grid of at most about 96 ** 3 cells, as pictures are compared at 160 px, and taken from the hull on its own
-    grid: where nothing is removed the hull stays what it is. The long steps are done on the hull's device (`on_device`),
-    the others on the CPU. The field returned is roughly a distance near its surface only. With fewer than three views
-    it is the hull.
+    Found on a grid of at most about 96 ** 3 cells, as pictures are compared at 160 px, and taken from the hull on its
+    own grid: where nothing is removed the hull stays what it is. The long steps are done on the hull's device
+    (`on_device`), the others on the CPU. The field returned is roughly a distance near its surface only. With fewer
+    than three views it is the hull.
     """
     kept = [i for i in range(len(views)) if i not in hull.rejected_views]
     if len(kept) < LEAST_VIEWS:
