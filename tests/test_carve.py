@@ -188,7 +188,7 @@ def test_the_start_is_carved_unless_views_are_few(posed):
 
 
 def test_two_views_leave_the_hull_in_its_own_resolution(posed, monkeypatch):
-    monkeypatch.setattr(sys.modules["meshwright.reconstruct"], "_CARVED_RESOLUTION", 12)
+    monkeypatch.setattr(sys.modules[carve.__module__], "_RESOLUTION", 12)
     views = posed[0][:2]
     hull = start_shape(views, shape=ShapeOptions(start="hull", resolution=24)).mesh
     assert torch.equal(start_shape(views, shape=ShapeOptions(resolution=24)).mesh.vertices, hull.vertices)
