@@ -2,6 +2,7 @@
 
     python -m benchmarks.eval_photos FOLDER ... --out RESULTS [--meshes]
     python -m benchmarks.eval_photos --table RESULTS
+    python -m benchmarks.eval_photos FOLDER ... --out RESULTS --sheet FILE.jpg
 
 Each FOLDER is one that `benchmarks.photos_scene` made. `load_views` gets FOLDER/photos and nothing else. Measured are
 
@@ -51,6 +52,7 @@ NOVEL = Cameras.spherical(
 )
 NOVEL_PX = 384
 SHOWN = [0, 3, 6, 9]
+CELL_PX, SHOWN_PHOTO = 176, 9
 SURFACE_POINTS = 20_000
 NEAR = 0.02  # units: so near counts for the F-score; the object's radius is 0.95
 
@@ -85,9 +87,13 @@ def main() -> None:
     parser.add_argument("--meshes", action="store_true")
     parser.add_argument("--scans", type=Path, nargs="*", default=[], help="folders of the true GLB files")
     parser.add_argument("--table", type=Path)
+    parser.add_argument("--sheet", type=Path, help="a picture of all results that are there")
     options = parser.parse_args()
     if options.table is not None:
         print(table(options.table))
+        return
+    if options.sheet is not None:
+        overview(options.scenes, options.out).save(options.sheet, quality=78)
         return
     options.out.mkdir(parents=True, exist_ok=True)
     for scene in options.scenes:
@@ -249,6 +255,29 @@ def save(sheet: Float[Tensor, "3 height width"], path: Path) -> None:
     image = Image.fromarray(pixels)
     image.thumbnail((1400, 1400))
     image.save(path, quality=85)
+
+
+def overview(scenes: list[Path], results: Path) -> Image.Image:
+    """Of each scene a photo, what was cut out of it, and a novel view of the truth and of the mesh, if there is one."""
+    width, height, across = CELL_PX, CELL_PX * 3 // 4, 2
+    drawn = Image.new("RGB", (4 * across * width, -(-len(scenes) // across) * height), "white")
+    for number, scene in enumerate(scenes):
+        left, top = number % across * 4 * width, number // across * height
+        cells: list[Image.Image] = []
+        if (results / f"{scene.name}.pt").exists():
+            views, _ = torch.load(results / f"{scene.name}.pt", weights_only=False)
+            view = min(SHOWN_PHOTO, len(views) - 1)
+            pixels = (views.images[view].permute(1, 2, 0) * 255).round().byte().numpy()
+            cells += [Image.open(scene / "photos" / views.names[view]), Image.fromarray(pixels)]
+        if (results / f"{scene.name}-mesh.jpg").exists():
+            rows = Image.open(results / f"{scene.name}-mesh.jpg")
+            side = rows.width // len(SHOWN)
+            cells += [rows.crop((side, row * side, 2 * side, (row + 1) * side)) for row in (0, 1)]
+        for column, cell in enumerate(cells):
+            small = cell.convert("RGB")
+            small.thumbnail((width, height))
+            drawn.paste(small, (left + column * width + (width - small.width) // 2, top))
+    return drawn
 
 
 def table(folder: Path) -> str:
