@@ -259,10 +259,9 @@ def save(sheet: Float[Tensor, "3 height width"], path: Path) -> None:
 
 def overview(scenes: list[Path], results: Path) -> Image.Image:
     """Of each scene a photo, what was cut out of it, and a novel view of the truth and of the mesh, if there is one."""
-    width, height, across = CELL_PX, CELL_PX * 3 // 4, 2
-    drawn = Image.new("RGB", (4 * across * width, -(-len(scenes) // across) * height), "white")
-    for number, scene in enumerate(scenes):
-        left, top = number % across * 4 * width, number // across * height
+    width, height, across = CELL_PX, CELL_PX * 3 // 4, 8
+    rows: list[list[Image.Image]] = [[]]
+    for scene in scenes:
         cells: list[Image.Image] = []
         if (results / f"{scene.name}.pt").exists():
             views, _ = torch.load(results / f"{scene.name}.pt", weights_only=False)
@@ -270,13 +269,18 @@ def overview(scenes: list[Path], results: Path) -> Image.Image:
             pixels = (views.images[view].permute(1, 2, 0) * 255).round().byte().numpy()
             cells += [Image.open(scene / "photos" / views.names[view]), Image.fromarray(pixels)]
         if (results / f"{scene.name}-mesh.jpg").exists():
-            rows = Image.open(results / f"{scene.name}-mesh.jpg")
-            side = rows.width // len(SHOWN)
-            cells += [rows.crop((side, row * side, 2 * side, (row + 1) * side)) for row in (0, 1)]
-        for column, cell in enumerate(cells):
+            shown = Image.open(results / f"{scene.name}-mesh.jpg")
+            side = shown.width // len(SHOWN)
+            cells += [shown.crop((side, row * side, 2 * side, (row + 1) * side)) for row in (0, 1)]
+        if len(rows[-1]) + len(cells) > across:
+            rows.append([])
+        rows[-1] += cells
+    drawn = Image.new("RGB", (across * width, len(rows) * height), "white")
+    for row, line in enumerate(rows):
+        for column, cell in enumerate(line):
             small = cell.convert("RGB")
             small.thumbnail((width, height))
-            drawn.paste(small, (left + column * width + (width - small.width) // 2, top))
+            drawn.paste(small, (column * width + (width - small.width) // 2, row * height))
     return drawn
 
 
