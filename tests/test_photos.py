@@ -296,6 +296,14 @@ def test_a_model_counts_as_far_as_its_matches_go():
 
 
 @pytest.mark.slow
+def test_a_model_that_its_matches_contradict_is_refused(photos, tmp_path, monkeypatch):
+    pytest.importorskip("pycolmap", reason="the extra sfm is not installed")
+    monkeypatch.setattr(sfm, "count_supported", lambda *_: 5)
+    with pytest.raises(InputError, match="contradict each other: only 5 of 12 stand where their matches say"):
+        pose(photos, tmp_path / "out")
+
+
+@pytest.mark.slow
 def test_what_is_too_faint_is_tried_once_more(box_scene, tmp_path, monkeypatch):
     """A twentieth of the contrast: SIFT as COLMAP has it finds next to nothing."""
     pytest.importorskip("pycolmap", reason="the extra sfm is not installed")
