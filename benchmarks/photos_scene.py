@@ -1,11 +1,13 @@
 """Photos of a scan as a phone would take them, and the truth about them: what reconstruction from pixels is tried on.
 
-    python -m benchmarks.photos_scene SCAN.glb --out FOLDER [--count 24] [--width-px 640] [--seed 0]
+    python -m benchmarks.photos_scene SCAN.glb --out FOLDER [--count 24] [--width-px 640] [--seed 0] [--turntable]
 
 The scan stands on a textured table in a room. FOLDER/photos holds JPEG files of random hand-held cameras: one lens,
 distorted, rounded focal length in EXIF, exposures that differ by up to 20 % of the light, white balances by 3 %, sensor
 noise, a soft contact shadow. FOLDER/truth holds the cameras (cameras.json), the silhouettes in the distorted pictures
 (masks/), and the table's height; `Truth.read` gives them back. Textures and shadows are made here, of noise and shapes.
+With ``--turntable`` the camera stands still, and so do the room, the table and the lamp; the scan turns with a plain
+round plate, uneven by a few degrees, and its shadow changes as it turns. The true cameras are beside the scan.
 """
 
 import argparse
@@ -25,7 +27,7 @@ from torch import Tensor
 from benchmarks.scans import load_scan
 from meshwright.cameras import Cameras
 from meshwright.mesh import Mesh
-from meshwright.raster import render
+from meshwright.raster import Rendered, render
 from meshwright.srgb import linear_from_srgb, srgb_from_linear
 
 ASPECT = 4 / 3
@@ -36,6 +38,8 @@ FIELD = 1.3  # how much wider than the picture the scene is drawn before the len
 DENSITY = 1.5  # pixels drawn a pixel side
 LIGHT = (0.4, -0.3, 0.87)  # towards the lamp
 EXPOSURE, WHITE_BALANCE = 0.2, 0.03
+STILL_EXPOSURE = 0.02  # of a camera that stands still
+PLATE_RADIUS, PLATE_HEIGHT, PLATE_PX = 1.25, 0.06, 512
 NOISE = 1.2 / 255  # sRGB
 JPEG_QUALITY = 90
 
@@ -100,8 +104,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=24)
     parser.add_argument("--width-px", type=int, default=640)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--turntable", action="store_true")
     options = parser.parse_args()
-    write_scene(load_scan(options.scan), options.out, options.count, options.width_px, options.seed)
+    write = write_turntable if options.turntable else write_scene
+    write(load_scan(options.scan), options.out, options.count, options.width_px, options.seed)
 
 
 def write_scene(scan: Mesh, folder: Path, count: int, width_px: int, seed: int) -> None:
@@ -125,12 +131,82 @@ def write_scene(scan: Mesh, folder: Path, count: int, width_px: int, seed: int) 
             drawn = lit(mesh, wide, *sides) if shaded else render(mesh, wide, *sides, samples=1)
             rgb = drawn.rgb - (1 - drawn.alpha) + (1 - drawn.alpha) * rgb
         layers = bend(torch.cat([rgb, drawn.alpha], dim=1)[0], cameras[[i]], lens, height_px, width_px)
-        photo = (linear_from_srgb(layers[:3]) * torch.from_numpy(gains[i]).float()[:, None, None]).clamp(0, 1)
-        photo = srgb_from_linear(photo) + NOISE * torch.from_numpy(rng.normal(size=photo.shape)).float()
-        pixels = (photo.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-        Image.fromarray(pixels).save(folder / "photos" / name, quality=JPEG_QUALITY, exif=phone_exif())
-        mask = (layers[3].clamp(0, 1) * 255).round().byte().numpy()
-        Image.fromarray(mask).save(folder / "truth" / "masks" / f"{Path(name).stem}.png")
+        write_photo(layers, gains[i], folder, name, rng)
+    write_truth(folder, names, cameras, lens, table_z, gains)
+
+
+def write_turntable(scan: Mesh, folder: Path, count: int, width_px: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    height_px = round(width_px / ASPECT)
+    table_z = float(scan.vertices[:, 2].min())
+    lens = Lens(rng.uniform(-0.08, 0.05), rng.uniform(-0.02, 0.02), *rng.uniform(-5e-4, 5e-4, 2))
+    camera = handheld_cameras(count, rng)[[count // 3]]
+    table, room = table_mesh(None, table_z - PLATE_HEIGHT, rng), room_mesh(table_z, rng)
+    gains = rng.uniform(1 - STILL_EXPOSURE, 1 + STILL_EXPOSURE, (count, 1)).repeat(3, axis=1)
+    (folder / "photos").mkdir(parents=True, exist_ok=True)
+    (folder / "truth" / "masks").mkdir(parents=True, exist_ok=True)
+    names = tuple(f"IMG_{1001 + i}.jpg" for i in range(count))
+    wide = camera.cropped((1 - FIELD) / 2, (1 - FIELD) / 2, FIELD, FIELD)
+    sides = round(height_px * FIELD * DENSITY), round(width_px * FIELD * DENSITY)
+    still = render(room, wide, *sides, samples=1).rgb
+    still = over(render(table, wide, *sides, samples=1), still)
+    color = muted(rng)
+    angles = 2 * np.pi * (np.arange(count) + rng.uniform(-0.2, 0.2, count)) / count
+    poses = []
+    for i, name in enumerate(names):
+        turned = torch.eye(4)
+        cos, sin = np.cos(angles[i]), np.sin(angles[i])
+        turned[:2, :2] = torch.tensor([[cos, -sin], [sin, cos]])
+        seen = scan.replace(vertices=scan.vertices @ turned[:3, :3].T)
+        poses.append(turned.T @ camera.T_world_camera[0])
+        rgb = over(render(plate_mesh(seen, table_z, color), wide, *sides, samples=1), still)
+        drawn = lit(seen, wide, *sides)
+        layers = torch.cat([over(drawn, rgb), drawn.alpha], dim=1)[0]
+        write_photo(bend(layers, camera, lens, height_px, width_px), gains[i], folder, name, rng)
+    cameras = Cameras(torch.stack(poses), camera.intrinsics.repeat(count, 1))
+    write_truth(folder, names, cameras, lens, table_z, gains)
+
+
+def plate_mesh(scan: Mesh, table_z: float, color: Float[ndarray, "3"]) -> Mesh:
+    """A round plate of one colour with the scan's shadow on it, seen from above: its texture is clear around it."""
+    side = PLATE_PX
+    shadow = contact_shadow(scan, table_z, side, PLATE_RADIUS)
+    pixels = color * (1 - 0.55 * shadow[..., None])
+    angle = np.linspace(0, 2 * np.pi, 97)[:-1]
+    rim = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    corners = np.concatenate([[[0.0, 0.0]], rim])
+    top = np.concatenate([corners * PLATE_RADIUS, np.full((97, 1), table_z - 1e-3)], axis=1)
+    k = np.arange(96)
+    faces = torch.from_numpy(np.stack([np.zeros(96, int), k + 1, (k + 1) % 96 + 1], axis=1))
+    uv = torch.from_numpy((corners + 1) / 2).float()
+    texture = torch.from_numpy(pixels).float().permute(2, 0, 1).clamp(0, 1)
+    return Mesh(torch.from_numpy(top).float(), faces, uv=uv, uv_faces=faces, texture=texture)
+
+
+def write_photo(
+    layers: Float[Tensor, "4 height width"],
+    gain: Float[ndarray, "3"],
+    folder: Path,
+    name: str,
+    rng: np.random.Generator,
+) -> None:
+    """A JPEG of colours under a gain, with noise, and the mask that is the fourth layer."""
+    photo = (linear_from_srgb(layers[:3]) * torch.from_numpy(gain).float()[:, None, None]).clamp(0, 1)
+    photo = srgb_from_linear(photo) + NOISE * torch.from_numpy(rng.normal(size=photo.shape)).float()
+    pixels = (photo.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(folder / "photos" / name, quality=JPEG_QUALITY, exif=phone_exif())
+    mask = (layers[3].clamp(0, 1) * 255).round().byte().numpy()
+    Image.fromarray(mask).save(folder / "truth" / "masks" / f"{Path(name).stem}.png")
+
+
+def write_truth(
+    folder: Path,
+    names: tuple[str, ...],
+    cameras: Cameras,
+    lens: Lens,
+    table_z: float,
+    gains: Float[ndarray, "views 3"],
+) -> None:
     told = {
         "names": names,
         "T_world_camera": cameras.T_world_camera.tolist(),
@@ -164,6 +240,11 @@ def handheld_cameras(count: int, rng: np.random.Generator) -> Cameras:
 class Lit:
     rgb: Float[Tensor, "views 3 height width"]
     alpha: Float[Tensor, "views 1 height width"]
+
+
+def over(drawn: Rendered | Lit, behind: Float[Tensor, "1 3 height width"]) -> Float[Tensor, "1 3 height width"]:
+    """What was drawn on white, before something else."""
+    return drawn.rgb - (1 - drawn.alpha) + (1 - drawn.alpha) * behind
 
 
 def lit(scan: Mesh, cameras: Cameras, height: int, width: int, samples: int = 1) -> Lit:
@@ -205,31 +286,31 @@ def phone_exif() -> Image.Exif:
 # ------------------------------------------------------------------------------- the place
 
 
-def table_mesh(scan: Mesh, table_z: float, rng: np.random.Generator) -> Mesh:
+def table_mesh(scan: Mesh | None, table_z: float, rng: np.random.Generator) -> Mesh:
     pixels = pattern(TABLE_PX, rng, coarse=int(rng.integers(8, 20)), contrast=rng.uniform(0.5, 1.0))
-    shadow = contact_shadow(scan, table_z)
-    pixels = pixels * (1 - 0.55 * shadow[..., None])
+    if scan is not None:
+        pixels = pixels * (1 - 0.55 * contact_shadow(scan, table_z, TABLE_PX, TABLE_HALF)[..., None])
     h = TABLE_HALF
     corners = [(-h, -h), (h, -h), (h, h), (-h, h)]
     return quads([[(x, y, table_z - 1e-3) for x, y in corners]], pixels, 1, 1)
 
 
-def contact_shadow(scan: Mesh, table_z: float) -> Float[ndarray, "side side"]:
+def contact_shadow(scan: Mesh, table_z: float, side_px: int, half: float) -> Float[ndarray, "side side"]:
     """Blurred prints of the object in slices, each farther from the lamp's foot and softer than the one below."""
     points, _, _ = scan.sample_surface(60_000)
     height = points[:, 2].numpy() - table_z
     slope = np.array(LIGHT[:2]) / LIGHT[2]
-    unit_px = TABLE_PX / (2 * TABLE_HALF)
-    shadow = np.zeros((TABLE_PX, TABLE_PX))
+    unit_px = side_px / (2 * half)
+    shadow = np.zeros((side_px, side_px))
     slices = np.linspace(0, max(height.max(), 1e-3), 7)
     for low, high in itertools.pairwise(slices):
         inside = (height >= low) & (height <= high)
         at = points[inside, :2].numpy() - height[inside, None] * slope
-        column = ((at[:, 0] + TABLE_HALF) * unit_px).astype(int).clip(0, TABLE_PX - 1)
-        row = ((TABLE_HALF - at[:, 1]) * unit_px).astype(int).clip(0, TABLE_PX - 1)
+        column = ((at[:, 0] + half) * unit_px).astype(int).clip(0, side_px - 1)
+        row = ((half - at[:, 1]) * unit_px).astype(int).clip(0, side_px - 1)
         blot = np.zeros_like(shadow)
         blot[row, column] = 1
-        blot = ndimage.binary_closing(blot, iterations=6).astype(np.float64)
+        blot = ndimage.binary_closing(blot, iterations=round(0.028 * unit_px)).astype(np.float64)
         sigma = (0.06 + 0.25 * high) * unit_px
         shadow = np.maximum(shadow, ndimage.gaussian_filter(blot, sigma))
     return shadow

@@ -27,7 +27,7 @@ from meshwright.capture.photos import PosedPhotos, pose_photos
 from meshwright.capture.pictures import evenly, picture_files, read_photos, selection_note
 from meshwright.capture.rigs import ORBITS, ZERO123PLUS_VERSIONS, guess_rig, require_no_orbit, rig_cameras, split_sheet
 from meshwright.capture.segmentation import segment_together
-from meshwright.capture.sfm import SparsePoints
+from meshwright.capture.sfm import Photo, SparsePoints
 from meshwright.capture.turn import refine_turn
 from meshwright.capture.undistort import pinhole_of, undistort_picture
 from meshwright.capture.upright import Plane, support_plane
@@ -208,8 +208,10 @@ def _read_photos(path: Path, options: ViewOptions, progress: Progress) -> _Posed
     sources = None if files is None else _sources(posed, files)
     pinholes = [pinhole_of(lens).intrinsics for lens in posed.lenses]
     cameras = Cameras(torch.from_numpy(posed.T_world_camera), torch.tensor(pinholes, dtype=torch.float64))
+    cut = options.masks is None and options.background == "auto"
+    pictures = [_with_moving(photo) if cut else photo.pixels for photo in posed.photos]
     return _PosedPictures(
-        [undistort_picture(photo.pixels, lens) for photo, lens in zip(posed.photos, posed.lenses, strict=True)],
+        [undistort_picture(picture, lens) for picture, lens in zip(pictures, posed.lenses, strict=True)],
         [photo.name for photo in posed.photos],
         cameras.to(dtype=torch.float32),
         "posed",
@@ -219,6 +221,11 @@ def _read_photos(path: Path, options: ViewOptions, progress: Progress) -> _Posed
         tracks=posed.points,
         table=posed.table,
     )
+
+
+def _with_moving(photo: Photo) -> Picture:
+    """A photo whose alpha is what moves before a background that stands still; as it is where nothing does."""
+    return photo.pixels if photo.moving is None else torch.cat([photo.pixels[:3], photo.moving])
 
 
 def _sources(posed: PosedPhotos, files: Sequence[Path]) -> list[PosedPicture]:

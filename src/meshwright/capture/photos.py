@@ -21,11 +21,14 @@ from meshwright.cameras import CV_TO_GL
 from meshwright.capture.lens import Lens
 from meshwright.capture.pictures import read_photos
 from meshwright.capture.sfm import Photo, SparsePoints, solve_cameras
+from meshwright.capture.still_background import find_moving
 from meshwright.capture.upright import Plane, level_world, moved_cameras, support_plane
 from meshwright.errors import InputError
 from meshwright.files import atomic_directory
 from meshwright.images import write_image
 from meshwright.progress import Progress, silent
+
+_TURNS = "the background stands still and the object turns before it: what does not move is not looked at"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,20 +52,27 @@ class PosedPhotos:
 def pose_photos(
     photos: Sequence[Photo], *, ordered: bool = False, seed: int = 0, progress: Progress = silent
 ) -> PosedPhotos:
-    """Find the cameras of photos of one scene.
+    """Find the cameras of photos of one scene, or of an object that turns before a background that stands still.
+
+    In the second case they are the cameras beside the object, as if it had stood still, and the photos say what moves.
 
     Raises:
         InputError: as `solve_cameras`.
     """
+    moving = find_moving([photo.pixels for photo in photos])
+    if moving is not None:
+        photos = [dataclasses.replace(photo, moving=mask) for photo, mask in zip(photos, moving, strict=True)]
     solved = solve_cameras(photos, ordered=ordered, seed=seed, progress=progress)
-    table = support_plane(solved.points.positions, solved.T_world_camera, seed)
+    table = None if moving else support_plane(solved.points.positions, solved.T_world_camera, seed)
     T = level_world(solved.T_world_camera, table)
     placed = len(solved.views)
+    upright = "up is along the axis that it turns about" if moving else "up is as the cameras were held"
     notes = [
+        *([_TURNS] if moving else []),
         f"cameras of {placed} of {len(photos)} pictures found by structure from motion (COLMAP, {solved.mapper}"
         f" mapping), {solved.error_px:.2f} px of error",
         *(f"left out: {reason}" for reason in solved.left_out),
-        "up is across the table that the object stands on" if table else "up is as the cameras were held",
+        "up is across the table that the object stands on" if table else upright,
     ]
     return PosedPhotos(
         tuple(photos[i] for i in solved.views),
@@ -102,6 +112,9 @@ def pose(
         (folder / "images").mkdir()
         for photo, name in zip(posed.photos, names, strict=True):
             write_image(photo.pixels.float() / 255, folder / "images" / name)
+            if photo.moving is not None:
+                (folder / "masks").mkdir(exist_ok=True)
+                write_image(photo.moving.float() / 255, folder / "masks" / name)
         write_posed(posed, names, folder)
     return dataclasses.replace(posed, notes=(*notes, *posed.notes))
 

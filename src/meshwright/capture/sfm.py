@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from PIL import Image
+from torch import Tensor
 
 from meshwright.cameras import CV_TO_GL
 from meshwright.capture.lens import Brown, Lens
@@ -50,13 +51,15 @@ _LEAST_POINTS_SEEN = 20  # by the median picture of a reconstruction that is one
 class Photo:
     """A decoded, upright picture. ``focal_35mm``: of EXIF, in millimetres on 36 mm x 24 mm film; None if unknown.
 
-    Pictures with equal ``device``, focal length and size are taken for pictures through one lens.
+    Pictures with equal ``device``, focal length and size are taken for pictures through one lens. ``moving``: 0 where
+    the scene does not move with the object, which tells nothing of where the camera was beside the object.
     """
 
     pixels: Picture
     name: str
     focal_35mm: float | None = None
     device: str = ""
+    moving: UInt8[Tensor, "1 _height _width"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +135,7 @@ def solve_cameras(
         raise InputError(f"{len(photos)} pictures tell no shape; photograph the object from at least 20 places")
     with _quiet(pycolmap), tempfile.TemporaryDirectory(prefix="meshwright-sfm-") as scratch:
         folder = Path(scratch)
-        names = _write_copies(photos, folder / "images")
+        names = _write_copies(photos, folder / "images", folder / "masks")
         pycolmap.set_random_seed(seed)
         order = {name: number for number, name in enumerate(names)}
         best: _Attempt | None = None
@@ -170,8 +173,8 @@ def _quiet(pycolmap: Any) -> Iterator[None]:
         pycolmap.logging.minloglevel = level
 
 
-def _write_copies(photos: Sequence[Photo], folder: Path) -> list[str]:
-    """Lossless copies, one folder for each lens; their names in the order of the photos."""
+def _write_copies(photos: Sequence[Photo], folder: Path, masks: Path) -> list[str]:
+    """Lossless copies, one folder for each lens, and masks if there are any; names in the order of the photos."""
     groups: dict[tuple[object, ...], int] = {}
     names = []
     for number, photo in enumerate(photos):
@@ -180,6 +183,10 @@ def _write_copies(photos: Sequence[Photo], folder: Path) -> list[str]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         pixels = photo.pixels[:3].permute(1, 2, 0).contiguous().numpy()
         Image.fromarray(pixels).save(folder / name, compress_level=1)
+        if photo.moving is not None:
+            (masks / name).parent.mkdir(parents=True, exist_ok=True)
+            allowed = (photo.moving[0].numpy() > 127).astype(np.uint8) * 255
+            Image.fromarray(allowed).save(masks / f"{name}.png", compress_level=1)
         names.append(name)
     return names
 
@@ -192,6 +199,8 @@ def _extract(
         sizes[name.split("/")[0]] = sizes.get(name.split("/")[0], 0) + 1
     reader = pycolmap.ImageReaderOptions()
     reader.camera_model = "RADIAL" if max(sizes.values()) >= _RADIAL_TERMS_FROM else "SIMPLE_RADIAL"
+    if (folder.parent / "masks").is_dir():
+        reader.mask_path = folder.parent / "masks"
     extraction = pycolmap.FeatureExtractionOptions()
     if thorough:
         extraction.sift.estimate_affine_shape = True
