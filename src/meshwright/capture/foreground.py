@@ -67,7 +67,7 @@ def cut_from_background(rgb: Float[Tensor, "3 height width"]) -> Cutout | None:
     object_mask = _object_mask(pixels, background, noise)
     if not object_mask.any():
         return None
-    alpha, colour = _matte(pixels, background, noise, object_mask)
+    alpha, colour = matte(pixels, background, noise, object_mask)
     return Cutout(torch.from_numpy(colour).permute(2, 0, 1).contiguous(), torch.from_numpy(alpha)[None])
 
 
@@ -148,7 +148,7 @@ def _without_ringing(
 
 
 def _difference(
-    pixels: Float[ndarray, "height width 3"], background: Float[ndarray, "3"]
+    pixels: Float[ndarray, "height width 3"], background: Float[ndarray, "3"] | Float[ndarray, "height width 3"]
 ) -> Float[ndarray, "height width"]:
     """How unlike the background: brightness in full, colour by less, for films blur and bend it more."""
     offset = pixels - background
@@ -280,13 +280,16 @@ def _without_specks(mask: Bool[ndarray, "height width"]) -> Bool[ndarray, "heigh
     return sizes[pieces] >= max(_LEAST_SPECK_PX, _SPECK * sizes.max())
 
 
-def _matte(
+def matte(
     pixels: Float[ndarray, "height width 3"],
-    background: Float[ndarray, "3"],
+    background: Float[ndarray, "3"] | Float[ndarray, "height width 3"],
     noise: float,
     object_mask: Bool[ndarray, "height width"],
 ) -> tuple[Float[ndarray, "height width"], Float[ndarray, "height width 3"]]:
-    """Alpha and unmixed colour: exact mixing along the outline, 0 and 1 away from it."""
+    """Alpha and unmixed colour: exact mixing along the outline, 0 and 1 away from it.
+
+    ``background``: one colour, or that of each pixel. ``noise``: how much it differs by itself.
+    """
     inner = ndimage.binary_erosion(object_mask, _EIGHT, border_value=1)
     core = ndimage.binary_erosion(inner, _EIGHT, border_value=1)
     if _sharp(pixels, background, inner, core):
@@ -316,7 +319,7 @@ def _matte(
 
 def _sharp(
     pixels: Float[ndarray, "height width 3"],
-    background: Float[ndarray, "3"],
+    background: Float[ndarray, "3"] | Float[ndarray, "height width 3"],
     inner: Bool[ndarray, "height width"],
     core: Bool[ndarray, "height width"],
 ) -> bool:

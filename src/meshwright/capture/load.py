@@ -27,7 +27,8 @@ from meshwright.capture.photos import PosedPhotos, pose_photos
 from meshwright.capture.pictures import evenly, picture_files, read_photos, selection_note
 from meshwright.capture.rigs import ORBITS, ZERO123PLUS_VERSIONS, guess_rig, require_no_orbit, rig_cameras, split_sheet
 from meshwright.capture.segmentation import segment_together
-from meshwright.capture.sfm import Photo, SparsePoints
+from meshwright.capture.sfm import SparsePoints
+from meshwright.capture.still_background import cut_out_moving
 from meshwright.capture.turn import refine_turn
 from meshwright.capture.undistort import pinhole_of, undistort_picture
 from meshwright.capture.upright import Plane, support_plane
@@ -208,24 +209,41 @@ def _read_photos(path: Path, options: ViewOptions, progress: Progress) -> _Posed
     sources = None if files is None else _sources(posed, files)
     pinholes = [pinhole_of(lens).intrinsics for lens in posed.lenses]
     cameras = Cameras(torch.from_numpy(posed.T_world_camera), torch.tensor(pinholes, dtype=torch.float64))
-    cut = options.masks is None and options.background == "auto"
-    pictures = [_with_moving(photo) if cut else photo.pixels for photo in posed.photos]
+    turns = posed.photos[0].moving is not None
+    cut = turns and options.masks is None and options.background == "auto"
+    straight = [undistort_picture(photo.pixels, lens) for photo, lens in zip(posed.photos, posed.lenses, strict=True)]
+    pictures = _cut_out_moving(straight, posed, cameras) if cut else straight
     return _PosedPictures(
-        [undistort_picture(picture, lens) for picture, lens in zip(pictures, posed.lenses, strict=True)],
+        pictures,
         [photo.name for photo in posed.photos],
         cameras.to(dtype=torch.float32),
         "posed",
         (*notes, *posed.notes),
         capture=Capture("photos", None if posed.table is None else (0.0, 0.0, 1.0), own_axes=False),
         sources=sources,
-        tracks=posed.points,
+        tracks=None if turns else posed.points,  # light that moves along with the object tells no exposure
         table=posed.table,
     )
 
 
-def _with_moving(photo: Photo) -> Picture:
-    """A photo whose alpha is what moves before a background that stands still; as it is where nothing does."""
-    return photo.pixels if photo.moving is None else torch.cat([photo.pixels[:3], photo.moving])
+def _cut_out_moving(pictures: Sequence[Picture], posed: PosedPhotos, cameras: Cameras) -> list[Picture]:
+    """Undistorted pictures, whose alpha is what moves: cut out more closely, now that the cameras are known."""
+    moving = [
+        undistort_picture(photo.moving, lens)
+        for photo, lens in zip(posed.photos, posed.lenses, strict=True)
+        if photo.moving is not None
+    ]
+    whole = [torch.cat([picture[:3], mask]) for picture, mask in zip(pictures, moving, strict=True)]
+    if len({picture.shape for picture in whole}) != 1:  # of several lenses: their places do not lie upon each other
+        return whole
+    height, width = whole[0].shape[1:]
+    check_held("photos", len(whole), height, width)
+    values = torch.stack(whole).float() / 255
+    sizes_px = torch.tensor([[height, width]] * len(values))
+    names = tuple(photo.name for photo in posed.photos)
+    views = Views(values[:, :3], values[:, 3:], cameras.to(dtype=torch.float32), sizes_px, names)
+    cut = cut_out_moving(views)
+    return list((torch.cat([cut.images, cut.alpha], dim=1).clamp(0, 1) * 255).round().to(torch.uint8))
 
 
 def _sources(posed: PosedPhotos, files: Sequence[Path]) -> list[PosedPicture]:
