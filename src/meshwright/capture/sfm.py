@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor
 
 from meshwright.cameras import CV_TO_GL
@@ -35,6 +36,7 @@ _KEY_PICTURES = 40  # of more pictures, so many, evenly chosen, are matched each
 _FOCAL_GUESS = 1.2  # of the longer side, where EXIF does not tell
 _RADIAL_TERMS_FROM = 8  # pictures of one lens that tell two radial terms apart
 _LEAST_MATCHES = 15  # of a verified pair, as COLMAP counts
+_WITHIN_PX = 5  # from the outline of what moves: features nearer to it are half background, which stands still
 _LEAST_REGISTERED, _LEAST_SHARE = 3, 0.6
 _WELL_PLACED = 0.9  # share of the pictures: if the incremental mapper places fewer, all is tried once more
 _FEW_FEATURES = 200  # in a picture: blurred, or nothing to see
@@ -185,8 +187,8 @@ def _write_copies(photos: Sequence[Photo], folder: Path, masks: Path) -> list[st
         Image.fromarray(pixels).save(folder / name, compress_level=1)
         if photo.moving is not None:
             (masks / name).parent.mkdir(parents=True, exist_ok=True)
-            allowed = (photo.moving[0].numpy() > 127).astype(np.uint8) * 255
-            Image.fromarray(allowed).save(masks / f"{name}.png", compress_level=1)
+            inside = ndimage.binary_erosion(photo.moving[0].numpy() > 127, iterations=_WITHIN_PX)
+            Image.fromarray(inside.astype(np.uint8) * 255).save(masks / f"{name}.png", compress_level=1)
         names.append(name)
     return names
 
