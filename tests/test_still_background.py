@@ -5,11 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from scipy import ndimage
 
 from meshwright.cameras import Cameras
-from meshwright.capture import load_views, photos, sfm
+from meshwright.capture import sfm
 from meshwright.capture.sfm import Photo
 from meshwright.capture.still_background import cut_out_moving, find_moving
 from meshwright.evaluate import silhouette_iou
@@ -121,23 +120,3 @@ def test_features_are_only_looked_for_in_what_moves(tmp_path):
         assert len(points) > 30
         assert mask[points[:, 1].clip(0, 239), points[:, 0].clip(0, 319)].all()
     database.close()
-
-
-@pytest.mark.slow  # structure from motion, twice
-def test_a_turntable_is_photographed_from_all_around(tmp_path, monkeypatch):
-    pytest.importorskip("pycolmap")
-    truth = turntable(speckled(), 480, 24)
-    for name, picture in zip(truth.names, pixels(truth.images), strict=True):
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(tmp_path / name)
-    views = load_views(tmp_path)
-    assert len(views) == 24
-    assert any("the object turns before it" in said for said in views.assumptions)
-    around = views.cameras.positions - views.cameras.positions.mean(dim=0)
-    assert torch.linalg.svdvals(around)[1] > 0.5 * torch.linalg.svdvals(around)[0]  # a ring, no point or line
-    assert silhouette_iou(views.alpha, truth.alpha).mean() > 0.9
-    monkeypatch.setattr(photos, "find_moving", lambda pictures: None)
-    try:
-        standing = load_views(tmp_path)
-    except Exception:
-        return  # no scene at all: as before
-    assert len(standing) < 24 or silhouette_iou(standing.alpha, truth.alpha).mean() < 0.5
