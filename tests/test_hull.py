@@ -405,3 +405,19 @@ def test_the_field_changes_no_faster_than_its_bound_says(fov_deg):
     change = (cones(points + step) - cones(points - step)).abs() / 0.04
     assert change.max() <= cones.lipschitz
     assert change.max() > cones.lipschitz / 3
+
+
+def test_a_long_object_that_fills_wide_pictures_of_a_long_lens_is_whole():
+    """Its pictures end close above it and go on as they end: in large cells that looks like more of the object."""
+    half = torch.tensor([0.5, 1.9, 0.4])
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
+    quads = torch.tensor([[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]])
+    faces = torch.cat([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+    cameras = Cameras.spherical([float(a) for a in range(0, 360, 15)], [15.0] * 24, 15.0, 5.5)
+    cameras = Cameras(cameras.T_world_camera, cameras.intrinsics * torch.tensor([0.3, 1.0, 1.0, 1.0]))
+    depth = rasterize(signs * half, faces, cameras, 72, 240)
+    alpha = (depth.face_ids >= 0)[:, None].float()
+    hull = visual_hull(views_of(alpha, cameras), 48)
+    mesh = hull.mesh()
+    torch.testing.assert_close(mesh.vertices.amax(0)[:2], half[:2], atol=0.1, rtol=0)
+    torch.testing.assert_close(mesh.vertices.amin(0)[:2], -half[:2], atol=0.1, rtol=0)

@@ -14,6 +14,8 @@ from meshwright.shape.hull.cones import Silhouettes, ViewingCones
 _SEARCH_CELLS = 40  # along a side of a region that is searched for the hull
 _LEAST_PARALLAX = 1e-4  # smallest mean squared sine between rays that still tells where they meet
 _SEARCH_ROUNDS = 12  # of searching the smaller region that the last round found
+_SHARES = (0.125, 0.25, 0.5, 1.0)  # of the space between the cameras, for a close search
+_HALVINGS = 3  # of cells, in a close search
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +28,11 @@ class Box:
     @property
     def side(self) -> float:
         return float((self.high - self.low).max())
+
+    def shrunk(self, share: float) -> "Box":
+        """About the same middle, of ``share`` times its sides."""
+        middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2 * share
+        return Box(middle - half, middle + half)
 
     def grid(self, cell_size: float) -> tuple[Float[Tensor, "points 3"], tuple[int, int, int]]:
         """Points of a grid of cubic cells that covers the box, and their number along each axis."""
@@ -41,16 +48,18 @@ def _cube(center: Float[Tensor, "3"], half: float) -> Box:
 def bounding_box(cones: ViewingCones) -> Box:
     """A box around the hull in the object's frame, a little too large.
 
-    Looks in [-1, 1]^3 and, if the hull is not all in there, in the space between the cameras; a hull that ends in
-    neither (as a single view's) is cut off at the border of the first.
+    Looks in [-1, 1]^3 and, if the hull is not all in there, in the space between the cameras, at last closely; a hull
+    that ends nowhere (as a single view's) is cut off at the border of the first.
 
     Raises:
         InputError: the hull is empty.
     """
     origin = torch.zeros(3).to(cones.silhouettes.cameras.intrinsics)
     box = None
-    for region in (_cube(origin, 1.0), _between_cameras(cones.silhouettes)):
-        found = None if region is None else _occupied(cones, region)
+    between = _between_cameras(cones.silhouettes)
+    closely = [] if between is None else [(between.shrunk(share), _HALVINGS) for share in _SHARES]
+    for region, halvings in ((_cube(origin, 1.0), 0), (between, 0), *closely):
+        found = None if region is None else _occupied(cones, region, halvings)
         if region is None or found is None:
             continue
         box = box or found
@@ -91,11 +100,20 @@ def views_contradict() -> InputError:
     )
 
 
-def _occupied(cones: ViewingCones, region: Box) -> Box | None:
-    """The part of a region outside which the field is surely positive."""
+def _occupied(cones: ViewingCones, region: Box, halvings: int = 0) -> Box | None:
+    """The part of a region outside which the field is surely positive, found in cells that are halved so many times.
+
+    Beyond a picture's border the field is what it is there. Where an object nearly fills its pictures, as with long
+    lenses, that is too little for large cells to be sure of.
+    """
     cell = region.side / _SEARCH_CELLS
     points, _ = region.grid(cell)
     near = points[cones(points) <= cones.lipschitz * cell * math.sqrt(3) / 2]
+    for _ in range(halvings):
+        cell /= 2
+        corners = torch.cartesian_prod(*[torch.tensor([-0.5, 0.5])] * 3).to(near) * cell
+        points = (near[:, None] + corners).flatten(0, 1)
+        near = points[cones(points) <= cones.lipschitz * cell * math.sqrt(3) / 2]
     if len(near) == 0:
         return None
     low, high = near.amin(0) - cell, near.amax(0) + cell
