@@ -16,6 +16,7 @@ _LEAST_PARALLAX = 1e-4  # smallest mean squared sine between rays that still tel
 _SEARCH_ROUNDS = 12  # of searching the smaller region that the last round found
 _SHARES = (0.125, 0.25, 0.5, 1.0)  # of the space between the cameras, for a close search
 _HALVINGS = 3  # of cells, in a close search
+_MOST_NEAR = 50_000  # cells that are still halved
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +111,8 @@ def _occupied(cones: ViewingCones, region: Box, halvings: int = 0) -> Box | None
     points, _ = region.grid(cell)
     near = points[cones(points) <= cones.lipschitz * cell * math.sqrt(3) / 2]
     for _ in range(halvings):
+        if len(near) > _MOST_NEAR:  # a hull without end, or nearly
+            break
         cell /= 2
         corners = torch.cartesian_prod(*[torch.tensor([-0.5, 0.5])] * 3).to(near) * cell
         points = (near[:, None] + corners).flatten(0, 1)
