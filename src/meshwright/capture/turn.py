@@ -162,13 +162,11 @@ def _corners(grey: Float[ndarray, "height width"], solid: Bool[ndarray, "height 
 
     x = column + vertex(strength[row, column - 1], strength[row, column + 1])
     y = row + vertex(strength[row - 1, column], strength[row + 1, column])
-    offset = np.arange(-reach, reach + 1)
-    at_y = y[:, None, None] + offset[:, None] + 0 * offset
-    at_x = x[:, None, None] + offset + 0 * offset[:, None]
-    patches = ndimage.map_coordinates(grey, [at_y, at_x], order=1, mode="nearest").reshape(len(x), -1)
+    px = np.stack([x, y], axis=1) + 0.5
+    patches = _patches(grey, px)
     patches = patches - patches.mean(axis=1, keepdims=True)
     plain = patches.std(axis=1) < _LEAST_CONTRAST
-    px, patches = np.stack([x, y], axis=1)[~plain][:_CORNERS] + 0.5, patches[~plain][:_CORNERS]
+    px, patches = px[~plain][:_CORNERS], patches[~plain][:_CORNERS]
     return _Corners(px, patches / np.linalg.norm(patches, axis=1, keepdims=True))
 
 
