@@ -34,9 +34,8 @@ _VIEWS_A_STEP = 6
 NEIGHBORS = 4  # nearest other views, with one of which each pixel is compared
 _RENEW = 10  # steps after which visibility and the weights of the views are found anew
 _VALIDATE = 25  # steps between validations, in the last stage
-_CLEARLY = (
-    0.02  # rms error, of coverage or with that of colours, by which a start must be better than its fit to be kept
-)
+# The rms error, of coverage or with that of colours, by which a start must be better than its fit to be kept.
+_CLEARLY = 0.02
 
 
 @dataclass(frozen=True, eq=False)
