@@ -125,12 +125,12 @@ def _object_mask(
     difference = _difference(pixels, background)
     unlike = _unlike_background(difference, noise)
     outside = _reached_from_border(~unlike)
-    mask = _without_specks(~outside & unlike)
+    mask = without_specks(~outside & unlike, _SPECK, _LEAST_SPECK_PX, _EIGHT)
     outlined = _outlined_parts(mask, difference, noise)
     # A shadow that touches an outlined part may not take its outline away.
     shadow = _shadow(pixels, background, noise, outside) & ~ndimage.binary_dilation(outlined, _EIGHT, iterations=2)
     mask = _without_ringing((mask & ~shadow) | outlined, difference)
-    return _without_specks(_with_pale_parts(mask, difference, noise))
+    return without_specks(_with_pale_parts(mask, difference, noise), _SPECK, _LEAST_SPECK_PX, _EIGHT)
 
 
 def _unlike_background(difference: Float[ndarray, "height width"], noise: float) -> Bool[ndarray, "height width"]:
@@ -271,13 +271,19 @@ def _outlined_parts(
     return parts
 
 
-def _without_specks(mask: Bool[ndarray, "height width"]) -> Bool[ndarray, "height width"]:
-    pieces, count = ndimage.label(mask, _EIGHT)
+def without_specks(
+    mask: Bool[ndarray, "height width"],
+    share: float,
+    least_px: int = 0,
+    structure: Bool[ndarray, "3 3"] | None = None,
+) -> Bool[ndarray, "height width"]:
+    """Without pieces below ``share`` of the largest, or ``least_px``; ``structure``: neighbours, four if not given."""
+    pieces, count = ndimage.label(mask, structure)
     if count == 0:
         return mask
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    return sizes[pieces] >= max(_LEAST_SPECK_PX, _SPECK * sizes.max())
+    return sizes[pieces] >= max(least_px, share * sizes.max())
 
 
 def matte(

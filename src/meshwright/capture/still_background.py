@@ -15,7 +15,7 @@ from numpy import ndarray
 from scipy import ndimage
 from torch import Tensor
 
-from meshwright.capture.foreground import matte
+from meshwright.capture.foreground import matte, without_specks
 from meshwright.images import Picture, shrink_picture
 from meshwright.raster import render
 from meshwright.shape import visual_hull
@@ -215,12 +215,7 @@ def _whole(mask: Bool[ndarray, "height width"], gap_px: int) -> Bool[ndarray, "h
     """Without gaps, holes and specks."""
     padded = np.pad(mask, 2 * gap_px)
     closed = ndimage.binary_closing(padded, iterations=gap_px)[2 * gap_px : -2 * gap_px, 2 * gap_px : -2 * gap_px]
-    filled = ndimage.binary_fill_holes(closed | mask)
-    pieces, number = ndimage.label(filled)
-    if not number:
-        return filled
-    sizes = np.bincount(pieces.ravel())[1:]
-    return np.isin(pieces, 1 + np.flatnonzero(sizes >= _SPECK * sizes.max()))
+    return without_specks(ndimage.binary_fill_holes(closed | mask), _SPECK)
 
 
 def _enlarged(mask: Bool[ndarray, "height width"], height: int, width: int) -> UInt8[Tensor, "1 {height} {width}"]:

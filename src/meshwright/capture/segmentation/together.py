@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
 from meshwright.cameras import Cameras
+from meshwright.capture.foreground import without_specks
 from meshwright.capture.segmentation.colors import ColorModel
 from meshwright.capture.segmentation.cut import contrast_weight, smallest_cut
 from meshwright.capture.segmentation.table import TABLE_SIDE, TablePicture, table_explains
@@ -62,6 +63,7 @@ _MARGIN = 0.1  # of the shape's sides, left around it for the next grid; more wh
 _LEAST_AGREEMENT, _MOST_UNEXPLAINED, _MOST_CUT_OFF = 0.87, 0.05, 0.34  # of `Segmented`, without doubt
 _CLEARLY_BETTER = 0.02  # of the score: outlines begun from outside keep a rim of shadow, which no score tells
 _DISAGREE = 0.8  # IoU of a cut and the shape's silhouette below which a view is reported
+_SPECK = 0.02  # of the largest piece: what is smaller is no part of the object
 _SOFT_PX = 0.6  # of the last alpha's edge
 
 
@@ -527,7 +529,7 @@ class _Pictures:
         large = fine[0, 0].numpy() > 0.5
         place = _around(large, 0.1, round(8 * ratio))
         mask = self._cut_inside(view, models, large[place], place, ratio, 1.0)
-        mask = _without_specks(ndimage.binary_fill_holes(mask) if _holes_are_small(mask) else mask)
+        mask = without_specks(ndimage.binary_fill_holes(mask) if _holes_are_small(mask) else mask, _SPECK)
         alpha[place] = ndimage.gaussian_filter(mask.astype(np.float32), _SOFT_PX)
         return alpha
 
@@ -648,15 +650,6 @@ def _around(mask: Bool[ndarray, "height width"], share: float, least_px: int) ->
 def _holes_are_small(mask: Bool[ndarray, "height width"]) -> bool:
     holes = ndimage.binary_fill_holes(mask) & ~mask
     return bool(holes.sum() < 0.01 * max(mask.sum(), 1))
-
-
-def _without_specks(mask: Bool[ndarray, "height width"]) -> Bool[ndarray, "height width"]:
-    pieces, count = ndimage.label(mask)
-    if count < 2:
-        return mask
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    return sizes[pieces] >= 0.02 * sizes.max()
 
 
 def _iou(a: Bool[ndarray, "height width"], b: Bool[ndarray, "height width"]) -> float:
