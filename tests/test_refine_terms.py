@@ -10,7 +10,7 @@ from meshwright import Cameras, Mesh, Views
 from meshwright.evaluate import SurfaceSamples, compare_shapes
 from meshwright.raster import rasterize, render
 from meshwright.shape import grid, marching_cubes, refine, visual_hull
-from meshwright.shape.refine import poses, terms
+from meshwright.shape.refine import fit, poses, terms
 from meshwright.shape.refine.fit import views_of_step
 from meshwright.shape.refine.poses import PoseCorrections
 from meshwright.shape.refine.pyramid import Pictures
@@ -132,7 +132,7 @@ def test_silhouettes_hold_the_outline_smoothness_the_normals_and_area_the_surfac
 
     smooth = changed(noisy, roughness=300.0, crease=1.0)
     assert roughness(changed(noisy, roughness=0.0)) > 1.05 * roughness(smooth)
-    assert changed(views, area=0.0).area() > 1.03 * all_terms.area()
+    assert changed(views, area=0.0).area() > 1.01 * all_terms.area()
 
 
 # --- the terms --------------------------------------------------------------------------------------------------
@@ -267,6 +267,37 @@ def test_of_three_views_none_is_found_wrong():
     pictures, random = Pictures.of(views, SIZE_PX, 0), torch.Generator()
     neighbors = nearest_views(views.cameras, 4)
     assert estimate_view_weights(rendered, neighbors, views.cameras, pictures, random).tolist() == [1.0] * 3
+
+
+def test_a_view_that_pulls_less_and_so_is_off_more_is_not_lost_within_a_stage(monkeypatch):
+    """Belief falls from stage to stage only, and comes back at any time."""
+    mesh, views = solid(sphere, 16), without(pictures_of(sphere), "depth_z", "normals")
+    stages = [dataclasses.replace(STAGE, vertices=100, largest_px=12, steps=21)] * 2
+    generator, last = torch.Generator().manual_seed(0), [1.0]
+    found, used = [], []
+
+    def estimated(*_):
+        weights = torch.rand(len(views), generator=generator)
+        last[0] *= 0.5  # what half the belief comes to when it is found anew from what half the belief made
+        weights[2] = last[0]
+        found.append(weights)
+        return weights
+
+    def recorded(vertices, topology, cameras, chosen, evidence, *more, **named):
+        last[0] = float(evidence.view_weights[2])
+        used.append(evidence.view_weights)
+        return loss_terms(vertices, topology, cameras, chosen, evidence, *more, **named)
+
+    monkeypatch.setattr(fit, "stages_for", lambda *_: stages)
+    monkeypatch.setattr(fit, "estimate_view_weights", estimated)
+    monkeypatch.setattr(fit, "loss_terms", recorded)
+    refined = fit.refine(mesh, views)
+    assert len(found) == 6
+    for stage in (found[:3], found[3:]):
+        for renewed in range(3):
+            assert torch.equal(used[10 * renewed], torch.stack(stage[: renewed + 1]).amax(0))
+        del used[:21]
+    assert refined.view_weights[2] == 0.25
 
 
 # --- visibility -------------------------------------------------------------------------------------------------

@@ -203,7 +203,7 @@ class _Fit:
         steps = SmoothSteps(self._vertices, self._faces, stage.stiffness)
         for step in range(stage.steps):
             if step % _RENEW == 0:
-                evidence = self._evidence(topology, pictures)
+                evidence = self._evidence(topology, pictures, renewed=step > 0)
                 if self.observe is not None:
                     self.observe(Mesh(self._vertices, self._faces))
             chosen = views_of_step(step, len(self._views)).to(self._vertices.device)
@@ -232,11 +232,16 @@ class _Fit:
         return self._views.cameras if self._poses is None else self._poses.cameras()
 
     @torch.no_grad()
-    def _evidence(self, topology: Topology, pictures: Pictures) -> Evidence:
-        """What the next steps compare with: depths of all views, for visibility, and how far each is believed."""
+    def _evidence(self, topology: Topology, pictures: Pictures, renewed: bool) -> Evidence:
+        """What the next steps compare with: depths of all views, for visibility, and how far each is believed.
+
+        A view may lose belief from stage to stage, but within a stage only win it back: else one that is off by chance
+        pulls less, is off more, and is lost for good, though it is right.
+        """
         cameras = self._cameras()
         rendered = render_geometry(self._vertices, topology, cameras, *pictures.alpha.shape[1:])
-        self.view_weights = estimate_view_weights(rendered, self._neighbors, cameras, pictures, self._random)
+        weights = estimate_view_weights(rendered, self._neighbors, cameras, pictures, self._random)
+        self.view_weights = torch.maximum(weights, self.view_weights) if renewed else weights
         return Evidence(pictures, self._neighbors, rendered.fragments.depth_z, self.view_weights, self._size)
 
     def _differentiate(
