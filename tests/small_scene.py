@@ -102,3 +102,15 @@ def _noise(rng: np.random.Generator, side: int, cells: int) -> Float[Tensor, "3 
     grown = [torch.nn.functional.interpolate(layer, size=(side, side), mode="bicubic") for layer in layers]
     mixed = (0.6 * grown[0] + 0.4 * grown[1])[0]
     return (0.5 * mixed + 0.5 * mixed.mean(dim=0)).clamp(0, 1)
+
+
+def aligned_differences(found: Cameras, true: Cameras) -> tuple[torch.Tensor, torch.Tensor]:
+    """Degrees and units after the best similarity."""
+    a, b = found.positions.double(), true.positions.double()
+    u, s, vt = torch.linalg.svd((b - b.mean(0)).T @ (a - a.mean(0)))
+    R = u @ torch.diag(torch.tensor([1.0, 1.0, float(torch.linalg.det(u @ vt))], dtype=torch.float64)) @ vt
+    scale = s.sum() / (a - a.mean(0)).square().sum()
+    T = found.T_world_camera.double().clone()
+    T[:, :3, :3] = R @ T[:, :3, :3]
+    T[:, :3, 3] = scale * (a - a.mean(0)) @ R.T + b.mean(0)
+    return Cameras(T, found.intrinsics.double()).difference(true.to(dtype=torch.float64))

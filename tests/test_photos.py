@@ -27,7 +27,7 @@ from meshwright.images import read_focal_35mm, read_frames, write_video
 from meshwright.srgb import linear_from_srgb, srgb_from_linear
 from meshwright.views import ObjectFrame, Outlines
 from small_objects import colored_ball
-from small_scene import TABLE_Z, Scene, draw_scene
+from small_scene import TABLE_Z, Scene, aligned_differences, draw_scene
 
 # ------------------------------------------------------------------------------- cuts
 
@@ -344,25 +344,13 @@ def posed(photos) -> Path:
     return out
 
 
-def _differences(found: Cameras, true: Cameras) -> tuple[torch.Tensor, torch.Tensor]:
-    """Degrees and units after the best similarity."""
-    a, b = found.positions.double(), true.positions.double()
-    u, s, vt = torch.linalg.svd((b - b.mean(0)).T @ (a - a.mean(0)))
-    R = u @ torch.diag(torch.tensor([1.0, 1.0, float(torch.linalg.det(u @ vt))], dtype=torch.float64)) @ vt
-    scale = s.sum() / (a - a.mean(0)).square().sum()
-    T = found.T_world_camera.double().clone()
-    T[:, :3, :3] = R @ T[:, :3, :3]
-    T[:, :3, 3] = scale * (a - a.mean(0)) @ R.T + b.mean(0)
-    return Cameras(T, found.intrinsics.double()).difference(true.to(dtype=torch.float64))
-
-
 @pytest.mark.slow
 def test_photos_become_a_cut_out_capture(photos, box_scene):
     pytest.importorskip("pycolmap", reason="the extra sfm is not installed")
     views = load_views(photos)
     assert len(views) == 12
     assert views.rig == "posed"
-    turned, moved = _differences(views.cameras, box_scene.cameras)
+    turned, moved = aligned_differences(views.cameras, box_scene.cameras)
     assert float(turned.max()) < 0.3
     assert float(moved.max()) < 0.05
     said = " ".join(views.assumptions)

@@ -1,22 +1,27 @@
 """An object that turns before a camera that stands still."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from meshwright.cameras import Cameras
-from meshwright.capture import sfm
+from meshwright.capture import load_views, sfm
 from meshwright.capture.sfm import Photo
 from meshwright.capture.still_background import cut_out_moving, find_moving
-from meshwright.evaluate import silhouette_iou
+from meshwright.evaluate import psnr, silhouette_iou
 from meshwright.mesh import Mesh
+from meshwright.options import ColorOptions, FitOptions
 from meshwright.raster import render
+from meshwright.reconstruct import reconstruct
 from meshwright.views import Views
 from small_objects import textured_box
-from small_scene import draw_scene, table, walls
+from small_scene import aligned_differences, draw_scene, table, walls
 from test_turn import speckled
 
 COUNT = 20
@@ -120,3 +125,57 @@ def test_features_are_only_looked_for_in_what_moves(tmp_path):
         assert len(points) > 30
         assert mask[points[:, 1].clip(0, 239), points[:, 0].clip(0, 319)].all()
     database.close()
+
+
+def labelled_box() -> Mesh:
+    """Opposite sides have the same label, as boxes of sugar have."""
+    mesh = box((0.9, 0.7, 1.3))
+    blobs = np.random.default_rng(1).uniform(0, 1, (2, 3, 128, 128))
+    labels = [
+        ndimage.gaussian_filter(label, (0, 1.5, 1.5)) + 0.7 * ndimage.gaussian_filter(label, (0, 4, 4))
+        for label in blobs
+    ]
+    labels = [(label - label.min()) / np.ptp(label) for label in labels]
+    texture = torch.from_numpy(np.concatenate(labels, axis=2)).float() * torch.tensor([1.0, 0.9, 0.3])[:, None, None]
+    side = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 1])  # of each triangle: +-x, +-y, top and bottom
+    corners = mesh.uv[mesh.uv_faces] * torch.tensor([0.48, 1.0]) + torch.tensor([0.01, 0.0])
+    corners = corners + side[:, None, None] * torch.tensor([0.5, 0.0])
+    return mesh.replace(uv=corners.flatten(0, 1), uv_faces=torch.arange(36).view(12, 3), texture=texture)
+
+
+def write_turntable(views: Views, folder: Path, focal_px: float) -> Path:
+    folder.mkdir()
+    height, width = views.images.shape[2:]
+    for picture, name in zip(pixels(views.images), views.names, strict=True):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0xA405] = round(focal_px * math.hypot(36, 24) / math.hypot(height, width))
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(folder / name, exif=exif)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_turn_before_a_still_background_becomes_a_mesh(tmp_path):
+    """40 s. Opposite sides are alike: where pictures of all sides are matched, the turn is folded up."""
+    pytest.importorskip("pycolmap", reason="the extra sfm is not installed")
+    true = turntable(labelled_box(), 480, 24)
+    views = load_views(write_turntable(true, tmp_path / "photos", float(true.cameras.intrinsics[0, 0]) * 480))
+    assert "the background stands still" in " ".join(views.assumptions)
+    assert len(views) == 24
+    turned, moved = aligned_differences(views.cameras, true.cameras)
+    assert float(turned.max()) < 0.5
+    assert float(moved.max()) < 0.02
+    assert silhouette_iou(views.alpha, true.alpha).mean() > 0.98
+    mesh = reconstruct(views, fit=FitOptions(refine="off"), color=ColorOptions(vertex_colors=True))
+    drawn = render(mesh, views.cameras, *true.alpha.shape[2:])
+    assert silhouette_iou(drawn.alpha, true.alpha).mean() > 0.97
+    assert psnr(drawn.rgb, true.images * true.alpha + 1 - true.alpha).mean() > 18
+
+
+def test_a_turn_that_is_folded_up_is_seen_by_its_axis():
+    """Cameras of one turn see its axis in one direction; of a turn that a mapper folded up they do not."""
+    turn = Cameras.spherical([15.0 * i for i in range(24)], [25.0] * 24, 3.0, 40.0)
+    R_camera_world = turn.T_world_camera[:, :3, :3].transpose(1, 2).double().numpy()
+    assert sfm.on_one_axis(R_camera_world).all()
+    elsewhere = [3, 4, 17]
+    R_camera_world[elsewhere] = Rotation.from_rotvec([0.0, 0.0, 0.15]).as_matrix() @ R_camera_world[elsewhere]
+    assert np.flatnonzero(~sfm.on_one_axis(R_camera_world)).tolist() == elsewhere

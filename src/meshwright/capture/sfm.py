@@ -6,6 +6,12 @@ incremental one (Schönberger & Frahm 2016) and, where that leaves pictures out,
 once more with features that cost more: fainter ones, of affine shape (Mikolajczyk & Schmid 2004), described at several
 sizes (DSP-SIFT, Dong & Soatto 2015). COLMAP sees copies of the pictures that were decoded here, never the files.
 
+An object that turns before a camera that stands still is all there is to go by, and differs from a scene in three
+ways. It fills the middle of the pictures only, which tells next to nothing of a lens: distortion is taken for none
+there, and the focal length for EXIF's. Its sides may look alike (two faces of a box with one label on them), and
+matches of these fold the turn up: pictures are matched with those near them in their order first. And right cameras
+turn about one axis, as seen from each of them: a picture that does not counts as misplaced.
+
 The extra ``sfm`` (pycolmap) is imported when it is needed.
 """
 
@@ -18,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from PIL import Image
 from scipy import ndimage
@@ -44,9 +50,16 @@ _ENOUGH_FEATURES = 600  # in the median picture; with fewer, fainter ones are ta
 _FAINT, _FAINTEST = 0.002, 0.0007  # peak thresholds of these and of the second attempt, where COLMAP has 0.0067
 _MOST_FAINT = 4096  # features in a picture of the second attempt: every pair of pictures costs the square of it
 _FITS_PX = 4.0  # from its epipolar line: so near a verified match supports the cameras of its pair
+_SAME_AXIS_DEG = 4.0  # right cameras kept to one axis within 0.4; where a turn was folded up, they were 4 to 15 off
+_TURN_PARTS, _LEAST_TURN_NEAR = 8, 3  # of a turn, one of so many parts is near, or so many pictures
 _LEAST_SUPPORT = 0.6  # share of a picture's verified matches that support its place
 _MOST_FOCAL_RATIO = 1.4  # between a focal length that was found and EXIF's
 _LEAST_POINTS_SEEN = 20  # by the median picture of a reconstruction that is one
+_TURN_LESS = (
+    "as the object turns before a background that stands still, only what is on the object itself counts: turn it by at"
+    " most 10 degrees from each picture to the next, about one axis and in one direction, in the order of the names; if"
+    " it has little pattern of its own, walk around it instead, on a surface with a pattern (a newspaper)"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,15 +153,20 @@ def solve_cameras(
         names = _write_copies(photos, folder / "images", folder / "masks")
         pycolmap.set_random_seed(seed)
         order = {name: number for number, name in enumerate(names)}
+        turning = any(photo.moving is not None for photo in photos)
+        plain, faint = folder / "plain" / "database.db", folder / "faint" / "database.db"
+        attempts = [(plain, False), (faint, False)]
+        if turning:  # all pairs are for pictures that are in no order
+            attempts = [(plain, True), (plain, False), (faint, True)]
         best: _Attempt | None = None
-        for thorough in (False, True):
-            database = folder / f"attempt{thorough:d}" / "database.db"
-            database.parent.mkdir()
-            progress("features", 0.0)
-            _extract(pycolmap, photos, names, database, folder / "images", thorough)
-            progress("features", 1.0)
-            _match(pycolmap, names, database, ordered, seed, progress)
-            attempt = _map(pycolmap, names, database, folder / "images", seed, progress)
+        for database, near in attempts:
+            if not database.parent.exists():
+                database.parent.mkdir()
+                progress("features", 0.0)
+                _extract(pycolmap, photos, names, database, folder / "images", database == faint)
+                progress("features", 1.0)
+            _match(pycolmap, names, database, _turn_pairs(len(names)) if near else None, ordered, seed, progress)
+            attempt = _map(pycolmap, names, database, folder / "images", turning, seed, progress)
             if best is None or attempt.supported > best.supported:
                 best = attempt
             if best.mapper == "incremental" and best.supported >= _WELL_PLACED * len(photos):
@@ -158,9 +176,9 @@ def solve_cameras(
         placed = sorted(order[image.name] for image in model.images.values() if image.has_pose) if model else []
         reasons = _why_left_out(pycolmap, photos, names, best.database, set(placed))
         if model is None or len(placed) < max(_LEAST_REGISTERED, _LEAST_SHARE * len(photos)):
-            raise InputError(_too_few(len(placed), len(photos), reasons))
+            raise InputError(_too_few(len(placed), len(photos), reasons, turning))
         if best.supported < _LEAST_SHARE * len(photos):
-            raise InputError(_contradicting(best.supported, len(photos)))
+            raise InputError(_contradicting(best.supported, len(photos), turning))
         return _solved(model, best.mapper, names, reasons)
 
 
@@ -248,16 +266,25 @@ def _focal_px(photo: Photo) -> float:
     return photo.focal_35mm / math.hypot(36, 24) * math.hypot(height, width)
 
 
-def _match(pycolmap: Any, names: list[str], database: Path, ordered: bool, seed: int, progress: Progress) -> None:
+def _match(
+    pycolmap: Any,
+    names: list[str],
+    database: Path,
+    pairs: list[tuple[int, int]] | None,
+    ordered: bool,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Match ``pairs``, or those that suit the number of the pictures; what is matched already stays so."""
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = seed
     progress("matching", 0.0)
-    if len(names) <= _EXHAUSTIVE:
+    if pairs is None and len(names) <= _EXHAUSTIVE:
         pycolmap.match_exhaustive(database, verification_options=verification)
     else:
         pairing = pycolmap.ImportedPairingOptions()
         pairing.match_list_path = database.parent / "pairs.txt"
-        pairs = _pairs(len(names), ordered)
+        pairs = _pairs(len(names), ordered) if pairs is None else pairs
         pairing.match_list_path.write_text("".join(f"{names[i]} {names[j]}\n" for i, j in pairs))
         pycolmap.match_image_pairs(database, pairing_options=pairing, verification_options=verification)
     progress("matching", 1.0)
@@ -272,14 +299,25 @@ def _pairs(count: int, ordered: bool) -> list[tuple[int, int]]:
     return sorted(near | {(i, j) for i in chosen for j in chosen if i < j})
 
 
-def _map(pycolmap: Any, names: list[str], database: Path, images: Path, seed: int, progress: Progress) -> _Attempt:
-    """The reconstruction that places the most pictures by the word of their matches."""
+def _turn_pairs(count: int) -> list[tuple[int, int]]:
+    """Pictures of a turn that are near each other, its last ones near its first."""
+    reach = max(_LEAST_TURN_NEAR, round(count / _TURN_PARTS))
+    return [(i, j) for i in range(count) for j in range(i + 1, count) if min(j - i, count - j + i) <= reach]
+
+
+def _map(
+    pycolmap: Any, names: list[str], database: Path, images: Path, turning: bool, seed: int, progress: Progress
+) -> _Attempt:
+    """The reconstruction that places the most pictures by the word of their matches.
+
+    ``turning``: the object turns before one camera.
+    """
     progress("mapping", 0.0)
     options = pycolmap.IncrementalPipelineOptions()
     options.random_seed = seed
     options.min_model_size = _LEAST_REGISTERED
     options.extract_colors = False
-    folder = database.parent
+    folder = Path(tempfile.mkdtemp(dir=database.parent))
     with _opened(pycolmap, database) as db:
         pairs = [
             (*pycolmap.pair_id_to_image_pair(pair_id), np.asarray(geometry.inlier_matches).astype(np.int64))
@@ -287,9 +325,12 @@ def _map(pycolmap: Any, names: list[str], database: Path, images: Path, seed: in
             if len(geometry.inlier_matches) >= _LEAST_MATCHES
         ]
         focal_px = {c.camera_id: c.focal_length for c in db.read_all_cameras() if c.has_prior_focal_length}
+    if turning:
+        options.ba_refine_extra_params = False
+        options.ba_refine_focal_length = not focal_px
 
     def supported(model: Any) -> int:
-        return count_supported(model, pairs, focal_px)
+        return count_supported(model, pairs, focal_px, turning)
 
     candidates = []
     models: dict[int, Any] = {}
@@ -322,13 +363,17 @@ def _holds(model: Any) -> bool:
 
 
 def count_supported(
-    model: Any, pairs: Sequence[tuple[int, int, Int[ndarray, "_ 2"]]], focal_px: Mapping[int, float]
+    model: Any,
+    pairs: Sequence[tuple[int, int, Int[ndarray, "_ 2"]]],
+    focal_px: Mapping[int, float],
+    turning: bool = False,
 ) -> int:
     """How many pictures are where the matches of verified pairs say, through a lens such as EXIF tells.
 
     A mapper that was led astray bends a turn around the object, or turns it inside out, and keeps the points that fit;
     most matches of pairs across the bend then lie far from their epipolar lines. ``pairs``: numbers of two images and
-    of their features that match; ``focal_px`` of cameras, by EXIF.
+    of their features that match; ``focal_px`` of cameras, by EXIF. ``turning``: of an object that turns before one
+    camera those pictures count that turn about the same axis.
     """
     posed = {number: image for number, image in model.images.items() if image.has_pose}
     rays = {}
@@ -356,7 +401,17 @@ def count_supported(
         for number in (first, second):
             fitting[number] += fits
             matches[number] += len(features)
-    return sum(bool(fitting[number] >= _LEAST_SUPPORT * max(matches[number], 1)) for number in posed)
+    steady = dict.fromkeys(posed, True)
+    if turning and posed:
+        rotations = np.stack([image.cam_from_world().matrix()[:, :3] for image in posed.values()])
+        steady = dict(zip(posed, on_one_axis(rotations).tolist(), strict=True))
+    return sum(bool(steady[n] and fitting[n] >= _LEAST_SUPPORT * max(matches[n], 1)) for n in posed)
+
+
+def on_one_axis(R_camera_world: Float[ndarray, "views 3 3"]) -> Bool[ndarray, " views"]:
+    """Whether a camera sees the axis of a turn in the direction in which most see it: R_i a = b for some a and b."""
+    u, _, vt = np.linalg.svd(R_camera_world.mean(axis=0))  # a and b for which the sum of b . R_i a is largest
+    return R_camera_world @ vt[0] @ u[:, 0] > np.cos(np.deg2rad(_SAME_AXIS_DEG))
 
 
 def _solved(model: Any, mapper: str, names: list[str], reasons: tuple[str, ...]) -> Solved:
@@ -418,9 +473,11 @@ def _why_left_out(
     return tuple(reasons)
 
 
-def _too_few(placed: int, count: int, reasons: tuple[str, ...]) -> str:
+def _too_few(placed: int, count: int, reasons: tuple[str, ...], turning: bool) -> str:
     features = sum("features" in reason for reason in reasons)
-    if features > len(reasons) / 2:
+    if turning:
+        remedy = _TURN_LESS
+    elif features > len(reasons) / 2:
         remedy = "photograph again in more light, sharp, on a surface with a pattern (a newspaper)"
     else:
         remedy = (
@@ -430,10 +487,11 @@ def _too_few(placed: int, count: int, reasons: tuple[str, ...]) -> str:
     return f"only {placed} of {count} pictures could be placed ({shown}); {remedy}"
 
 
-def _contradicting(supported: int, count: int) -> str:
+def _contradicting(supported: int, count: int, turning: bool) -> str:
+    remedy = "take more pictures in between, on a surface with a pattern that does not repeat, and move nothing"
     return (
-        f"the pictures contradict each other: only {supported} of {count} stand where their matches say; take more"
-        " pictures in between, on a surface with a pattern that does not repeat (a newspaper), and move nothing"
+        f"the pictures contradict each other: only {supported} of {count} stand where their matches say;"
+        f" {_TURN_LESS if turning else remedy}"
     )
 
 
