@@ -210,7 +210,8 @@ def test_what_a_capture_says_beside_its_cameras_comes_along(tmp_path):
     views = file_readers(False).load_views(EXAMPLE, ViewOptions(max_size_px=64))
     for capture in (None, Capture("COLMAP", (0.0, 0.6, 0.8), False), Capture("phone")):
         outlines = None if capture is None else Outlines(0.9, 0.5, ("00.png",), ("a doubt",))
-        said = dataclasses.replace(views, capture=capture, outlines=outlines)
+        fitted = capture is None
+        said = dataclasses.replace(views, capture=capture, outlines=outlines, cameras_fitted=fitted)
         with tempfile.TemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
             patch.setattr(readers, "load_views", lambda *_, said=said, **__: said)
             readers.views_parcel("x", dataclasses.asdict(ViewOptions()), file, silent)

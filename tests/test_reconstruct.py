@@ -91,16 +91,18 @@ def test_a_wide_picture_is_squared_without_moving_its_cameras():
 
 
 @pytest.mark.parametrize(
-    ("rig", "asked", "expected"),
+    ("rig", "fitted", "asked", "expected"),
     [
-        ("sv3d", None, True),
-        ("orbit", None, True),
-        ("posed", None, False),
-        ("sv3d", False, False),
-        ("posed", True, True),
+        ("sv3d", False, None, True),
+        ("orbit", False, None, True),
+        ("orbit", True, None, False),
+        ("posed", False, None, False),
+        ("sv3d", False, False, False),
+        ("orbit", True, True, True),
+        ("posed", False, True, True),
     ],
 )
-def test_cameras_of_orbits_may_move_unless_told_otherwise(monkeypatch, rig, asked, expected):
+def test_cameras_of_orbits_may_move_unless_points_say_where_they_are(monkeypatch, rig, fitted, asked, expected):
     told = []
 
     def refine_best(meshes, views, *, refine_cameras, **_):
@@ -108,7 +110,7 @@ def test_cameras_of_orbits_may_move_unless_told_otherwise(monkeypatch, rig, aske
         return Refined(meshes[0], views, 1.0, 1.0, torch.ones(len(views)))
 
     monkeypatch.setattr(sys.modules["meshwright.reconstruct"], "refine_best", refine_best)
-    views = dataclasses.replace(golden_views(32, 32), rig=rig)
+    views = dataclasses.replace(golden_views(32, 32), rig=rig, cameras_fitted=fitted)
     ball = marching_cubes((grid(12, 2.0).norm(dim=1) - 0.7).reshape(13, 13, 13), scale=2.0)
     finish(StartShape(ball), views, fit=FitOptions(refine_cameras=asked), color=ColorOptions(vertex_colors=True))
     assert told == [expected]

@@ -70,6 +70,8 @@ def test_elevation_lens_roll_and_uneven_speed_are_found():
     assert (roll_deg(found.cameras) - roll_deg(true)).abs().max() < 0.3
     assert azimuth_errors_deg(found.cameras, true).abs().max() < 1.0
     assert "turn uneven by up to" in found.assumptions[-1]
+    assert found.cameras_fitted
+    assert found[[0, 1]].to("cpu").cameras_fitted
     # The object keeps its size: the distance goes along with the lens.
     size = found.cameras.intrinsics[:, 1] / found.cameras.positions.norm(dim=1)
     torch.testing.assert_close(size, true.intrinsics[:, 1] / true.positions.norm(dim=1), rtol=0.02, atol=0)

@@ -139,7 +139,7 @@ class FitOptions:
     """Fit the shape to the pictures: off, fast or full."""
 
     refine_cameras: bool | None = None
-    """Let the fit correct small errors of the cameras, too; if not given, for orbits only."""
+    """Let the fit correct small errors of the cameras, too; if not given, only for orbits without enough pattern."""
 
     time_budget_s: float | None = None
     """Seconds after which the fit ends with what it has; without end if not given."""

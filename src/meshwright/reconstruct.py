@@ -161,11 +161,12 @@ def finish(
     if color.colors == "model" and field is None:
         raise InputError("`colors='model'`: there is no model to take colours from; give a `model` or leave it out")
     if fit.refine != "off":
+        nearly_known = views.rig in _NEARLY_KNOWN and not views.cameras_fitted
         refined = refine_best(
             [mesh] if start.carved is None else [mesh, frame.normalize_mesh(start.carved)],
             views,
             level=fit.refine,
-            refine_cameras=views.rig in _NEARLY_KNOWN if fit.refine_cameras is None else fit.refine_cameras,
+            refine_cameras=nearly_known if fit.refine_cameras is None else fit.refine_cameras,
             time_budget_s=fit.time_budget_s,
             seed=seed,
             progress=progress,

@@ -57,7 +57,8 @@ class Views:
     Pictures of different sizes share one canvas: each lies in its top left corner, ``sizes_px`` (height, width)
     large; the rest of the canvas is white with alpha 0 and was never seen. ``cameras`` are those of the canvas.
     ``capture`` says what a capture's files say beside that. ``outlines``: where ``alpha`` was found in all pictures
-    together, how well they agree.
+    together, how well they agree. ``cameras_fitted``: whether the cameras are where points of the object say that they
+    were, which is nearer than outlines and colours of a shape that is not there yet can bring them.
     Optional, and 0 where unknown: ``depth_z``, depth along the viewing axis in world units; ``normals``, unit normals
     of the surface in the world, outward. No file format brings normals yet.
     """
@@ -73,6 +74,7 @@ class Views:
     normals: Float[Tensor, "views 3 height width"] | None = None
     capture: Capture | None = None
     outlines: Outlines | None = None
+    cameras_fitted: bool = False
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -129,6 +131,7 @@ class Views:
             None if self.normals is None else self.normals[numbers],
             self.capture,
             self.outlines,
+            self.cameras_fitted,
         )
 
     def to(self, device: torch.device | str) -> "Views":
@@ -144,6 +147,7 @@ class Views:
             None if self.normals is None else self.normals.to(device),
             self.capture,
             self.outlines,
+            self.cameras_fitted,
         )
 
     @property

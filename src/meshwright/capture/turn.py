@@ -121,7 +121,7 @@ def refine_turn(
         f" field of view {fov_deg:.1f} deg, roll {roll_deg:.1f} deg, turn uneven by up to {uneven_deg:.1f} deg"
         f" (error {after:.2f} px, before {before:.2f})"
     )
-    return replace(views, cameras=cameras, assumptions=(*views.assumptions, said))
+    return replace(views, cameras=cameras, assumptions=(*views.assumptions, said), cameras_fitted=True)
 
 
 def _enough(tracks: _Tracks, views: int) -> bool:

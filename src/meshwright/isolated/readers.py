@@ -69,7 +69,7 @@ def views_parcel(path: str, options: Mapping[str, Any], result: BinaryIO, progre
     outlines = None if views.outlines is None else asdict(views.outlines)
     facts = {
         "names": views.names, "rig": views.rig, "assumptions": views.assumptions, "capture": capture,
-        "outlines": outlines,
+        "outlines": outlines, "cameras_fitted": views.cameras_fitted,
     }  # fmt: skip
     cameras = {"T_world_camera": views.cameras.T_world_camera, "intrinsics": views.cameras.intrinsics}
     Parcel(facts, {**_tensors_of(views), **cameras}).write(result)
@@ -95,10 +95,13 @@ def _views_from(parcel: Parcel, path: AnyPath) -> Views:
     _require(path, {"images", "alpha", "sizes_px"} <= tensors.keys())
     limits_px = tensors["sizes_px"].new_tensor(list(canvas))
     _require(path, bool(((tensors["sizes_px"] >= 1) & (tensors["sizes_px"] <= limits_px)).all()))
+    cameras_fitted = parcel.facts.get("cameras_fitted", False)
+    _require(path, isinstance(cameras_fitted, bool))
+    assert isinstance(cameras_fitted, bool)
     return Views(
         **tensors, cameras=Cameras(T, intrinsics), names=tuple(names or ()), rig=str(rig),
         assumptions=tuple(assumptions or ()), capture=_capture_from(parcel.facts.get("capture"), path),
-        outlines=_outlines_from(parcel.facts.get("outlines"), path),
+        outlines=_outlines_from(parcel.facts.get("outlines"), path), cameras_fitted=cameras_fitted,
     )  # fmt: skip
 
 
