@@ -308,7 +308,7 @@ def reconstruct_and_judge(
     if start in ABLATED:
         frame = ObjectFrame.upright(views)
         made = start_named(start, frame.normalize_views(views))
-        first = StartShape(frame.restore_mesh(made.mesh), rejected_views=made.rejected_views)
+        first = StartShape(frame.restore_mesh(made.mesh), rejected_views=made.rejected_views, unknown=made.unknown)
     else:
         first = start_shape(views, shape=ShapeOptions(start=start))  # type: ignore[arg-type]
     start_s = time.process_time() - began

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from meshwright.color import ColorField, bake_field, bake_texture, color_vertices, delight, query_colors
@@ -81,12 +81,14 @@ class StartShape:
 
     ``rejected_views``: numbers of views whose silhouettes contradict the others and were left out.
     ``carved``: the same object carved, if it is to be found out which of both is the better start.
+    ``unknown``: as of `Views`, pixels where a silhouette lacks a piece that the others show; None if there are none.
     """
 
     mesh: Mesh
     color_field: ColorField | None = None
     rejected_views: tuple[int, ...] = ()
     carved: Mesh | None = None
+    unknown: Bool[Tensor, "views 1 height width"] | None = None
 
 
 def start_shape(
@@ -117,9 +119,8 @@ def start_shape(
             hull = carve(views, hull, progress)
         elif start == "auto" and fit.refine != "off" and len(views) >= LEAST_VIEWS:
             carved = frame.restore_mesh(carve(views, hull, progress).mesh(shape.surface))
-        return StartShape(
-            frame.restore_mesh(hull.mesh(shape.surface)), rejected_views=hull.rejected_views, carved=carved
-        )
+        mesh = frame.restore_mesh(hull.mesh(shape.surface))
+        return StartShape(mesh, None, hull.rejected_views, carved, hull.unknown)
     if shape.start is not None:
         require_unset("a model, which is the start itself", start=shape.start)
     if shape.resolution != ShapeOptions.resolution:
@@ -131,7 +132,7 @@ def start_shape(
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """``views``: as given, but for refined cameras. ``refined``: None if the shape was not refined."""
+    """``views``: as given, but for refined cameras and what is ``unknown`` of them. ``refined``: None if it was not."""
 
     mesh: Mesh
     views: Views
@@ -155,6 +156,8 @@ def finish(
     Raises:
         InputError: the mesh has no faces, or there is no model to take colours of.
     """
+    if start.unknown is not None:
+        views = dataclasses.replace(views, unknown=start.unknown)
     world_views, frame, world_field = views, _own_frame(views), start.color_field
     mesh, views, refined = frame.normalize_mesh(start.mesh), frame.normalize_views(views), None
     field = None if world_field is None else lambda points: world_field(frame.restore_points(points))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from numpy import ndarray
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -60,7 +60,8 @@ class Views:
     together, how well they agree. ``cameras_fitted``: whether the cameras are where points of the object say that they
     were, which is nearer than outlines and colours of a shape that is not there yet can bring them.
     Optional, and 0 where unknown: ``depth_z``, depth along the viewing axis in world units; ``normals``, unit normals
-    of the surface in the world, outward. No file format brings normals yet.
+    of the surface in the world, outward. No file format brings normals yet. ``unknown``: where ``alpha`` is not to be
+    believed, because the other pictures contradict it (`meshwright.shape.visual_hull` finds that); None: nowhere.
     """
 
     images: Float[Tensor, "views 3 height width"]
@@ -75,6 +76,7 @@ class Views:
     capture: Capture | None = None
     outlines: Outlines | None = None
     cameras_fitted: bool = False
+    unknown: Bool[Tensor, "views 1 height width"] | None = None
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -132,6 +134,7 @@ class Views:
             self.capture,
             self.outlines,
             self.cameras_fitted,
+            None if self.unknown is None else self.unknown[numbers],
         )
 
     def to(self, device: torch.device | str) -> "Views":
@@ -148,15 +151,17 @@ class Views:
             self.capture,
             self.outlines,
             self.cameras_fitted,
+            None if self.unknown is None else self.unknown.to(device),
         )
 
     @property
     def seen(self) -> Float[Tensor, "views 1 height width"]:
-        """1 on the real picture, 0 on the canvas around it."""
+        """1 on the real picture, 0 on the canvas around it and where it is not known what the picture shows."""
         height, width = self.images.shape[2:]
         rows = torch.arange(height, device=self.images.device)[None, :, None] < self.sizes_px[:, :1, None]
         columns = torch.arange(width, device=self.images.device)[None, None, :] < self.sizes_px[:, 1:, None]
-        return (rows & columns)[:, None].to(self.images.dtype)
+        seen = (rows & columns)[:, None]
+        return (seen if self.unknown is None else seen & ~self.unknown).to(self.images.dtype)
 
 
 @dataclass(frozen=True, eq=False)

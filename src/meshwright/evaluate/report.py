@@ -40,6 +40,7 @@ def write_report(
             "views": len(views),
             "assumptions": list(views.assumptions),
             "rejected_silhouettes": [views.names[i] for i in rejected_views],
+            "mended_silhouettes": result.mended,
             "outlines": None if views.outlines is None else asdict(views.outlines),
         },
         "warnings": result.warnings(),

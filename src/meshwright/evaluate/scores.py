@@ -61,13 +61,24 @@ class Scored:
         return float(np.mean([score.silhouette_iou for score in self.scores]))
 
     def warnings(self) -> list[str]:
-        """What speaks against the result as a whole, and why it may be, in sentences."""
-        if self.silhouette_iou >= _DOUBTFUL_IOU:
-            return []
-        return [
-            f"the mesh does not show what the pictures show (mean silhouette IoU {self.silhouette_iou:.2f}); probably"
-            " wrong: focal length, positions or order of the cameras, direction of rotation, or masks"
+        """What speaks against the result as a whole or against pictures, and why it may be, in sentences."""
+        told = [
+            f"the mask of {name!r} lacks a piece of the object that the other pictures show; it was not believed there"
+            for name in self.mended
         ]
+        if self.silhouette_iou >= _DOUBTFUL_IOU:
+            return told
+        return [
+            *told,
+            f"the mesh does not show what the pictures show (mean silhouette IoU {self.silhouette_iou:.2f}); probably"
+            " wrong: focal length, positions or order of the cameras, direction of rotation, or masks",
+        ]
+
+    @property
+    def mended(self) -> list[str]:
+        """Names of the pictures whose masks lack a piece, as the others show."""
+        unknown = self.views.unknown
+        return [] if unknown is None else [n for n, here in zip(self.views.names, unknown, strict=True) if here.any()]
 
     def summary(self) -> dict[str, object]:
         """``unseen_share``: of the surface, that no view saw; null if the mesh does not know."""

@@ -37,6 +37,12 @@ class Silhouettes:
     def __getitem__(self, index: list[int]) -> "Silhouettes":
         return Silhouettes(self.distances_px[index], self.cameras[index], self.sizes_px[index])
 
+    def replaced(self, numbers: list[int], by: "Silhouettes") -> "Silhouettes":
+        """With other outlines in some of the views."""
+        distances_px = self.distances_px.clone()
+        distances_px[numbers] = by.distances_px
+        return Silhouettes(distances_px, self.cameras, self.sizes_px)
+
     def distances_to_cones(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, "views points"]:
         """Distance of each world point to each viewing cone, negative inside, first order accurate at its surface."""
         fx, fy, cx, cy = self.cameras.intrinsics.unbind(1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -33,6 +33,7 @@ class VisualHull:
     ``values[i, j, k]`` is the field at ``origin + cell_size * (i, j, k)`` in the world; it is positive on the
     grid's border, so its surface is closed. ``rejected_views`` are the numbers of views that contradict the others.
     ``ignored_per_point``: how many of the others were overruled at each point, because they disagree a little.
+    ``unknown``: pixels where a silhouette lacks a piece of the object, as the others show; None if there are none.
     """
 
     values: Float[Tensor, "nx ny nz"]
@@ -40,6 +41,7 @@ class VisualHull:
     cell_size: float
     rejected_views: tuple[int, ...] = ()
     ignored_per_point: int = 0
+    unknown: Bool[Tensor, "views 1 height width"] | None = None
 
     def mesh(self, surface: Literal["flexicubes", "marching-cubes"] = "flexicubes") -> Mesh:
         """The closed surface, without crumbs: parts smaller than a thousandth of the largest are dropped."""
@@ -60,7 +62,8 @@ class VisualHull:
 def visual_hull(views: Views, resolution: int = ShapeOptions.resolution, progress: Progress = silent) -> VisualHull:
     """The hull of all silhouettes in a grid of about ``resolution`` ** 3 cubic cells that fits the object.
 
-    A view that contradicts the others is left out; where many disagree a little, a few are overruled at each point.
+    A view that contradicts the others is not believed where it lacks a piece, else left out; where many disagree a
+    little, a few are overruled at each point.
     Where the views leave the object unbounded (a single picture), it ends at the [-1, 1] cube of its `ObjectFrame`.
 
     Raises:
@@ -74,9 +77,13 @@ def visual_hull(views: Views, resolution: int = ShapeOptions.resolution, progres
     progress("hull", 0.3)
     silhouettes = silhouettes[useful]
     agreement = agreeing_views(silhouettes)
-    cones = ViewingCones(silhouettes[agreement.kept], agreement.ignored_per_point)
+    cones = ViewingCones(agreement.silhouettes[agreement.kept], agreement.ignored_per_point)
     rejected = sorted(set(range(len(views))) - {useful[i] for i in agreement.kept})
     progress("hull", 0.6)
+    unknown = torch.zeros_like(views.alpha, dtype=torch.bool) if agreement.unknown else None
+    for view, pixels in agreement.unknown.items():
+        assert unknown is not None
+        unknown[useful[view], 0] = pixels
     hull = _sample_grid(cones, bounding_box(cones), resolution)
     progress("hull", 1.0)
     return VisualHull(
@@ -85,6 +92,7 @@ def visual_hull(views: Views, resolution: int = ShapeOptions.resolution, progres
         hull.cell_size * frame.unit,
         tuple(rejected),
         agreement.ignored_per_point,
+        unknown,
     )
 
 
