@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -11,11 +12,17 @@ from hypothesis import strategies as st
 
 from meshwright.cameras import Cameras
 from meshwright.errors import InputError
+from meshwright.evaluate import Scored
+from meshwright.options import ColorOptions, ShapeOptions
 from meshwright.raster import rasterize
+from meshwright.reconstruct import finish, start_shape
 from meshwright.shape import VisualHull, outline_distances_px, visual_hull
+from meshwright.shape.hull import agreement
 from meshwright.shape.hull.agreement import agreeing_views
 from meshwright.shape.hull.cones import Silhouettes, ViewingCones
 from meshwright.shape.hull.outlines import _outline_segments
+from meshwright.shape.refine import Refined
+from meshwright.shape.refine.pyramid import Pictures
 from meshwright.views import Views
 
 RADIUS = 0.7
@@ -293,15 +300,93 @@ def test_two_wrong_silhouettes_of_21_are_both_found():
     assert hull.rejected_views == (4, 11)
 
 
+def without_disc(views, view, u, v, radius_px):
+    """A mask in which a disc about the place (u, v), in picture widths and heights, is background."""
+    alpha = views.alpha.clone()
+    height, width = alpha.shape[2:]
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    disc = (rows + 0.5 - v * height).square() + (columns + 0.5 - u * width).square() < radius_px**2
+    alpha[view, 0, disc] = 0
+    return dataclasses.replace(views, alpha=alpha), disc
+
+
+@pytest.mark.parametrize(("count", "u", "v"), [(6, 0.5, 0.22), (10, 0.72, 0.4)])
+def test_where_a_mask_lacks_a_piece_the_hull_is_that_of_the_other_views(count, u, v):
+    cameras = ring(count)
+    views = ball_views(cameras)
+    bitten, disc = without_disc(views, 3, u, v, SIZE_PX // 8)
+    hull = visual_hull(bitten, resolution=48)
+    assert hull.rejected_views == ()
+    assert hull.unknown[:, 0].any(2).any(1).nonzero().tolist() == [[3]]
+    unknown = hull.unknown[3, 0]
+    assert unknown[(views.alpha[3, 0] >= 0.5) & disc].all()
+    assert (unknown & ~disc).sum() < 0.6 * disc.sum()
+    points, _, _ = hull.mesh().sample_surface(3000)
+    distances = distance_to_ball_cones(points, cameras)
+    column, row = (cameras[[3]].project(points)[0][0] * SIZE_PX).long().unbind(1)
+    assert unknown[row, column].float().mean() > 0.03
+    distances[3, unknown[row, column]] = -1
+    assert distances.amax(0).abs().quantile(0.95) < 0.3 * hull.cell_size
+
+
+def test_what_a_mask_lacks_is_neither_fitted_nor_withheld_and_people_are_told(monkeypatch):
+    bitten, _ = without_disc(ball_views(ring(6)), 3, 0.5, 0.22, SIZE_PX // 8)
+    fitted = []
+
+    def refine_best(meshes, views, **_):
+        fitted.append(views)
+        return Refined(meshes[0], views, 1.0, 1.0, torch.ones(len(views)))
+
+    monkeypatch.setattr(sys.modules["meshwright.reconstruct"], "refine_best", refine_best)
+    start = start_shape(bitten, shape=ShapeOptions(start="hull", resolution=32))
+    done = finish(start, bitten, color=ColorOptions(vertex_colors=True))
+    (views,) = fitted
+    unknown = visual_hull(bitten, resolution=32).unknown
+    assert torch.equal(views.unknown, unknown)
+    assert torch.equal(done.views.unknown, unknown)
+    pictures = Pictures.of(views[[3, 0]], SIZE_PX, 0)
+    assert not ((pictures.kept | pictures.withheld)[0] & unknown[3, 0]).any()
+    assert (pictures.kept | pictures.withheld)[1].all()
+    (warning,) = Scored.of(done.mesh, done.views).warnings()
+    assert "'3' lacks a piece" in warning
+
+
+def test_where_outlines_are_off_everywhere_nobodys_is_mended(monkeypatch):
+    """One frame of a generated clip lacks a third of its mask by that measure: all of them contradict each other."""
+    bitten, _ = without_disc(ball_views(ring(6)), 3, 0.5, 0.22, SIZE_PX // 8)
+    silhouettes = Silhouettes.from_views(bitten)
+    assert set(agreeing_views(silhouettes).unknown) == {3}
+    monkeypatch.setattr(agreement, "_choose_ignored", lambda *_: (1, 0.9))
+    left = agreeing_views(silhouettes)
+    assert left.unknown == {}
+    assert torch.equal(left.silhouettes.distances_px, silhouettes.distances_px)
+
+
+@pytest.mark.parametrize("turn_deg", [0.0, 1.0])
+def test_gaps_between_parts_are_no_missing_pieces_even_if_cameras_are_off(turn_deg):
+    cameras = ring(8)
+    balls = [
+        ball_views(cameras, (x, y, z), 0.25).alpha for x, y, z in ((0.45, 0, 0), (-0.3, 0.4, 0.2), (0, -0.5, -0.3))
+    ]
+    turns = torch.eye(4).repeat(8, 1, 1)
+    angle = math.radians(turn_deg) * torch.tensor([1.0, -1.0]).repeat(4)
+    turns[:, 0, 0], turns[:, 0, 2], turns[:, 2, 0], turns[:, 2, 2] = angle.cos(), angle.sin(), -angle.sin(), angle.cos()
+    off = Cameras(turns @ cameras.T_world_camera, cameras.intrinsics)
+    silhouettes = Silhouettes.from_views(views_of(torch.stack(balls).amax(0), off))
+    found = agreeing_views(silhouettes)
+    assert found.unknown == {}
+    assert torch.equal(found.silhouettes.distances_px, silhouettes.distances_px)
+
+
 def test_pictures_that_all_disagree_a_little_still_fill_their_silhouettes():
     views = ball_views(ring(), radius=0.3)
     generator = torch.Generator().manual_seed(0)
     shifts = torch.randint(-4, 5, (21, 2), generator=generator).tolist()
     alpha = torch.stack([a.roll(shift, (1, 2)) for a, shift in zip(views.alpha, shifts, strict=True)])
     shaken = dataclasses.replace(views, alpha=alpha)
-    agreement = agreeing_views(Silhouettes.from_views(shaken))
-    assert agreement.kept == list(range(21))  # nobody stands out
-    assert 1 <= agreement.ignored_per_point <= 4
+    found = agreeing_views(Silhouettes.from_views(shaken))
+    assert found.kept == list(range(21))  # nobody stands out
+    assert 1 <= found.ignored_per_point <= 4
     assert agreeing_views(Silhouettes.from_views(views)).ignored_per_point == 0
     hull = visual_hull(shaken, resolution=48)
     plain = VisualHull(_field_of_all(shaken, hull), hull.origin, hull.cell_size)

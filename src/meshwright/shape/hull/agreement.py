@@ -3,13 +3,21 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from meshwright.shape.hull.bounds import Box, bounding_box
 from meshwright.shape.hull.cones import Silhouettes, ViewingCones
 from meshwright.shape.hull.mending import mend
-from meshwright.shape.hull.rays import CLEAR, STEPS, ClippedRays, kept_out_by_one, rays_a_side, rays_through
+from meshwright.shape.hull.rays import (
+    CLEAR,
+    STEPS,
+    ClippedRays,
+    kept_out_by,
+    kept_out_by_one,
+    rays_a_side,
+    rays_through,
+)
 
 _RAYS_TO_BLAME = 4096  # looked along to find views that contradict the others
 _RAYS_TO_FILL = 12288  # looked along to measure how well a hull fills the silhouettes
@@ -38,15 +46,22 @@ def agreeing_views(silhouettes: Silhouettes) -> Agreement:
     """The views whose hull fills the silhouettes.
 
     Views that contradict the others one by one are mended where they lack a piece, else left out. Where many disagree
-    a little, a few of them stand out by chance; then all are kept, and some are overruled at each point, if that hull
-    fills the silhouettes better.
+    a little, a few of them stand out by chance; then all are kept as they are, and some are overruled at each point, if
+    that hull fills the silhouettes better.
     """
+    agreement = _agreement(silhouettes, mending=True)
+    if agreement.unknown and agreement.ignored_per_point > 0:
+        return _agreement(silhouettes, mending=False)
+    return agreement
+
+
+def _agreement(silhouettes: Silhouettes, mending: bool) -> Agreement:
     everyone = list(range(len(silhouettes)))
     most = (len(everyone) - 1) // _MOST
     if most == 0:
         return Agreement(everyone, 0, silhouettes, {})
     box = bounding_box(ViewingCones(silhouettes, ignored=most))
-    kept, silhouettes, unknown = _without_contradictions(silhouettes, box, most)
+    kept, silhouettes, unknown = _without_contradictions(silhouettes, box, most, mending)
     rays = rays_through(silhouettes, box, rays_a_side(_RAYS_TO_FILL, len(silhouettes)))
     ignored, _ = _choose_ignored(silhouettes[kept], rays.of_views(kept), most)
     if kept == everyone:
@@ -58,27 +73,33 @@ def agreeing_views(silhouettes: Silhouettes) -> Agreement:
 
 
 def _without_contradictions(
-    silhouettes: Silhouettes, box: Box, most: int
+    silhouettes: Silhouettes, box: Box, most: int, mending: bool
 ) -> tuple[list[int], Silhouettes, dict[int, Bool[Tensor, "height width"]]]:
     """Numbers of the views left, all silhouettes, and what is unknown of them, when contradictions are gone.
 
-    Up to ``most`` views are mended or left out, each time the one to blame for most missed rays.
+    Up to ``most`` views are mended (where ``mending``, and if that helps) or left out, each time the one to blame for
+    most missed rays.
     """
-    kept, unknown = list(range(len(silhouettes))), {}
+    kept, unknown = list(range(len(silhouettes))), dict[int, Tensor]()
     rays = rays_through(silhouettes, box, rays_a_side(_RAYS_TO_BLAME, len(silhouettes)))
     rays = rays[rays.clearance < -CLEAR * box.side]
     for _ in range(most):
-        blame = _blame(silhouettes[kept], rays.of_views(kept))
+        looked_at = rays.of_views(kept)
+        alone = kept_out_by_one(silhouettes[kept], looked_at)
+        blame = alone.sum(1) / max(1, len(looked_at))
         ranked = blame.sort(descending=True).values.tolist()
         if ranked[0] < max(_BLAME, _SINGLED_OUT * ranked[most]):
             break
         worst = int(blame.argmax())
-        mended = mend(silhouettes[kept], box, worst)
-        if mended is not None and _blame(mended.silhouettes, rays.of_views(kept))[worst] < _MENDED * ranked[0]:
-            unknown[kept[worst]] = mended.unknown
-            silhouettes = silhouettes.replaced(kept, mended.silhouettes)
-        else:
-            kept.pop(worst)
+        lost = looked_at.views[alone[worst]].bincount(minlength=len(silhouettes))[kept]
+        lacking = [i for i in lost.argsort(descending=True, stable=True).tolist() if lost[i] > 0]
+        mended = mend(silhouettes[kept], box, worst, lacking) if mending else None
+        if mended is None or kept_out_by(worst, mended.silhouettes, looked_at).sum() > _MENDED * alone[worst].sum():
+            unknown.pop(kept.pop(worst), None)
+            continue
+        silhouettes = silhouettes.replaced(kept, mended.silhouettes)
+        before = unknown.get(kept[worst])
+        unknown[kept[worst]] = mended.unknown if before is None else mended.unknown | before
     return kept, silhouettes, unknown
 
 
@@ -91,14 +112,6 @@ def _choose_ignored(silhouettes: Silhouettes, rays: ClippedRays, most: int) -> t
             break
         ignored, iou = ignored + 1, better
     return ignored, iou
-
-
-def _blame(silhouettes: Silhouettes, rays: ClippedRays) -> Float[Tensor, " views"]:
-    """For each view the share of all object rays that miss the hull because of this view alone.
-
-    A ray lies inside the silhouette of its own view, which therefore is never the one.
-    """
-    return kept_out_by_one(silhouettes, rays).sum(1) / max(1, len(rays))
 
 
 def _silhouette_iou(cones: ViewingCones, rays: ClippedRays) -> float:

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from scipy.ndimage import binary_dilation, binary_propagation, label
 from torch import Tensor
 
 from meshwright.shape.hull.bounds import Box
 from meshwright.shape.hull.cones import SAMPLES_AT_ONCE, Silhouettes
 from meshwright.shape.hull.outlines import outline_distances_px
-from meshwright.shape.hull.rays import CLEAR, STEPS, ClippedRays, kept_out_by_one, rays_through, windows
+from meshwright.shape.hull.rays import CLEAR, STEPS, ClippedRays, kept_out_by, misses, rays_through, windows
 
 _CELLS = 64  # along a side of the box as each picture shows it: rays, and places that may be wrong
+_ENOUGH = 6  # views of which it is found out what they lack
 _SEVERAL = 2  # other views must lack the same point, or any of them may be wrong itself
 _LEAST_CELLS = 6  # places that several others lack: fewer are chance
 _EXCESS = 0.02  # share of a view's own object that the others have not got: more, and the whole view is wrong
@@ -34,15 +35,19 @@ class Mended:
     unknown: Bool[Tensor, "height width"]
 
 
-def mend(silhouettes: Silhouettes, box: Box, view: int) -> Mended | None:
-    """The silhouettes without what ``view`` lacks, as several others agree; None if it is not as clear as that."""
+def mend(silhouettes: Silhouettes, box: Box, view: int, lacking: list[int]) -> Mended | None:
+    """The silhouettes without what ``view`` lacks, as several others agree; None if it is not as clear as that.
+
+    ``lacking``: views that are not filled by its fault, those with the largest loss first; some of them are enough.
+    """
     others = [i for i in range(len(silhouettes)) if i != view]
     rays = rays_through(silhouettes, box, _CELLS)
     own, clear = rays.of_views([view]), rays[rays.clearance < -CLEAR * box.side]
-    if _excess(silhouettes[others], clear.of_views([view])) > _EXCESS:
+    excess = misses(silhouettes[others], clear.of_views([view]))
+    if len(excess) == 0 or excess.float().mean() > _EXCESS:
         return None
-    lacked = clear.of_views(others)
-    lacked = lacked[kept_out_by_one(silhouettes, lacked)[view]]
+    lacked = clear.of_views(lacking[:_ENOUGH])
+    lacked = lacked[kept_out_by(view, silhouettes, lacked)]
     counts = _lacking_views(silhouettes, box, view, own[own.clearance > 0], lacked)
     piece = binary_propagation(counts >= _SEVERAL, mask=counts > 0)
     if (counts >= _SEVERAL).sum() < _LEAST_CELLS:
@@ -56,13 +61,6 @@ def mend(silhouettes: Silhouettes, box: Box, view: int) -> Mended | None:
     distances_px = silhouettes.distances_px.clone()
     distances_px[view] = outline_distances_px(alpha[None, None], silhouettes.sizes_px[view : view + 1])[0]
     return Mended(Silhouettes(distances_px, silhouettes.cameras, silhouettes.sizes_px), grown)
-
-
-def _excess(others: Silhouettes, rays: ClippedRays) -> float:
-    """Share of a view's rays through its object that do not meet the hull of the others."""
-    points = rays.whole()
-    field = torch.cat([others.distances_to_cones(part).amax(0) for part in _parts(points.flatten(0, 1), len(others))])
-    return float((field.view(-1, STEPS).amin(1) > 0).float().mean()) if len(rays) > 0 else 1.0
 
 
 def _lacking_views(
@@ -115,7 +113,3 @@ def _enclosed(
     touched = np.unique(numbers[binary_dilation(piece)])
     piece = (piece & ~mask) | np.isin(numbers, np.setdiff1d(touched, np.append(border, 0)))
     return binary_dilation(piece, iterations=_SEAM_PX) if piece.any() else piece
-
-
-def _parts(points: Float[Tensor, "points 3"], views: int) -> tuple[Float[Tensor, "_some 3"], ...]:
-    return points.split(max(1, SAMPLES_AT_ONCE // views))

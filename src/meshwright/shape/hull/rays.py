@@ -1,6 +1,7 @@
 """Rays through the pictures, cut to the box of the object: what hulls and silhouettes are compared along."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -87,11 +88,8 @@ def rays_a_side(about: int, views: int) -> int:
 
 def kept_out_by_one(silhouettes: Silhouettes, rays: ClippedRays) -> Bool[Tensor, "views rays"]:
     """Which view, alone, keeps a ray from meeting the hull: without that view it would."""
-    chunk = max(1, SAMPLES_AT_ONCE // (len(silhouettes) * STEPS))
     found = torch.zeros(len(silhouettes), len(rays), dtype=torch.bool, device=rays.views.device)
-    for part in torch.arange(len(rays), device=rays.views.device).split(chunk):
-        points = rays[part].whole()
-        distances = silhouettes.distances_to_cones(points.flatten(0, 1)).unflatten(1, points.shape[:2])
+    for part, distances in _distances_along(silhouettes, rays):
         largest, farthest = distances.max(dim=0)
         second = distances.scatter(0, farthest[None], -math.inf).amax(0)
         missed = largest.amin(1) > 0
@@ -99,3 +97,30 @@ def kept_out_by_one(silhouettes: Silhouettes, rays: ClippedRays) -> Bool[Tensor,
             without = torch.where(farthest == view, second, largest).amin(1)
             found[view, part] = missed & (without <= 0)
     return found
+
+
+def kept_out_by(view: int, silhouettes: Silhouettes, rays: ClippedRays) -> Bool[Tensor, " rays"]:
+    """Whether this view, alone, keeps a ray from meeting the hull."""
+    found = torch.zeros(len(rays), dtype=torch.bool, device=rays.views.device)
+    for part, distances in _distances_along(silhouettes, rays):
+        own = distances[view].clone()
+        distances[view] = -math.inf
+        others = distances.amax(0)
+        found[part] = (torch.maximum(own, others).amin(1) > 0) & (others.amin(1) <= 0)
+    return found
+
+
+def misses(silhouettes: Silhouettes, rays: ClippedRays) -> Bool[Tensor, " rays"]:
+    """Whether a ray does not meet the hull."""
+    found = [distances.amax(0).amin(1) > 0 for _, distances in _distances_along(silhouettes, rays)]
+    return torch.cat(found) if found else rays.clearance > 0
+
+
+def _distances_along(
+    silhouettes: Silhouettes, rays: ClippedRays
+) -> Iterator[tuple[Int[Tensor, " part"], Float[Tensor, "views part steps"]]]:
+    """Numbers of some of the rays, and the distances of their points to the cones, until all had their turn."""
+    chunk = max(1, SAMPLES_AT_ONCE // (len(silhouettes) * STEPS))
+    for part in torch.arange(len(rays), device=rays.views.device).split(chunk):
+        points = rays[part].whole()
+        yield part, silhouettes.distances_to_cones(points.flatten(0, 1)).unflatten(1, points.shape[:2])
