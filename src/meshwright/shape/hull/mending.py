@@ -23,7 +23,7 @@ _ENOUGH = 6  # views of which it is found out what they lack
 _SEVERAL = 2  # other views must lack the same point, or any of them may be wrong itself
 _LEAST_CELLS = 6  # places that several others lack: fewer are chance
 _EXCESS = 0.02  # share of a view's own object that the others have not got: more, and the whole view is wrong
-_MOST = 0.5  # of the silhouette's area that a piece may have: larger, and the whole view is wrong
+_MOST = 1.0  # of the silhouette's area that a piece may have: larger, and the whole view is wrong
 _SEAM_PX = 2  # where mask and missing piece meet, pixels are of neither
 
 
