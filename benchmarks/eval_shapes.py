@@ -9,8 +9,9 @@ used: 20 real scans (those of docs/refinement.md), and 40 assets drawn by a seed
 holes, each in the half for tuning or in that for reporting. ``--choose`` writes that list anew, from manifest.json.
 
 Each object is scaled into the unit ball and photographed, unlit on white, at 512 x 512 px with true masks and cameras:
-by the six cameras of the Zero123++ rig, by 21 on an orbit at 10 degrees of elevation, by eight in random directions,
-or by four at 20 degrees. In two more rigs the Zero123++ one has a flaw: a wrong mask, or cameras off by one degree.
+by the six cameras of the Zero123++ rig, by 21 on an orbit at 10 degrees of elevation, by eight or 60 in random
+directions, by four at 20 degrees, or by the Zero123++ rig with lenses of 20, 35 and 60 degrees in turn. In two more
+rigs the Zero123++ one has a flaw: a wrong mask, or cameras off by one degree.
 What `reconstruct` makes of that, from each start, is judged by
 
 - the 20 novel views of `meshwright evaluate`: PSNR and SSIM of the whole picture, IoU of the coverage, depth where both
@@ -71,6 +72,7 @@ SEEN_BEHIND, SEEN_PX = 0.005, 512  # of the diagonal; side of the depth maps
 TILE_PX = 176
 SHOWN = Cameras.spherical([35.0, 215.0], [35.0, -30.0], 4.0, 30.0)  # from above, and from below on the other side
 SHEET_ROWS = 10
+LENSES_DEG, BALL_ROOM = (20.0, 35.0, 60.0), 1.035  # of the radius that a picture shows: as much as on the Zero123++ rig
 
 
 def random_directions(count: int, seed: int) -> Cameras:
@@ -79,6 +81,17 @@ def random_directions(count: int, seed: int) -> Cameras:
     low, high = np.sin(np.deg2rad([-30.0, 70.0]))
     elevations_deg = np.rad2deg(np.arcsin(draw.uniform(low, high, count)))
     return Cameras.spherical(draw.uniform(0, 360, count).tolist(), elevations_deg.tolist(), 4.0, 30.0)
+
+
+def mixed_lenses() -> Cameras:
+    """The Zero123++ rig seen through lenses of 20, 35 and 60 degrees in turn, each as near as shows the unit ball."""
+    directions = torch.nn.functional.normalize(Cameras.zero123plus().positions, dim=1)
+    each = []
+    for i in range(len(directions)):
+        fov_deg = LENSES_DEG[i % len(LENSES_DEG)]
+        distance = BALL_ROOM / np.sin(np.deg2rad(fov_deg) / 2)
+        each.append(Cameras.look_at(directions[[i]] * float(distance), fov_deg))
+    return Cameras(torch.cat([c.T_world_camera for c in each]), torch.cat([c.intrinsics for c in each]))
 
 
 @dataclass(frozen=True)
@@ -132,6 +145,8 @@ RIGS = {
     "zero123plus": Cameras.zero123plus(),
     "orbit10": Cameras.orbit(21, 10.0),
     "random8": random_directions(8, 8),
+    "sixty": random_directions(60, 60),
+    "mixed-lenses": mixed_lenses(),
     "four": Cameras.spherical([0.0, 90.0, 180.0, 270.0], [20.0] * 4, 4.0, 30.0),
     "wrong-masks": Cameras.zero123plus(),
     "cameras-off": Cameras.zero123plus(),
