@@ -300,6 +300,25 @@ def test_a_view_that_pulls_less_and_so_is_off_more_is_not_lost_within_a_stage(mo
     assert refined.view_weights[2] == 0.25
 
 
+def test_a_state_of_an_early_stage_comes_back_as_the_same_surface_in_as_many_triangles_as_the_last(monkeypatch):
+    mesh, views = solid(sphere, 16), without(pictures_of(sphere), "depth_z", "normals")
+    early = dataclasses.replace(STAGE, vertices=100, largest_px=12, steps=5)
+    late = dataclasses.replace(early, vertices=1600)
+    monkeypatch.setattr(fit, "stages_for", lambda *_: [early])
+    coarse = fit.refine(mesh, views).mesh
+    monkeypatch.setattr(fit, "stages_for", lambda *_: [early, late])
+    run_stage = fit._Fit._run_stage
+    monkeypatch.setattr(
+        fit._Fit, "_run_stage", lambda self, number, *rest: run_stage(self, number, *rest) if number == 0 else None
+    )
+    fine = fit.refine(mesh, views).mesh
+    assert len(coarse.vertices) < 150
+    assert len(fine.faces) == 16 * len(coarse.faces)
+    assert torch.equal(fine.vertices[: len(coarse.vertices)], coarse.vertices)
+    assert float(fine.area()) == pytest.approx(float(coarse.area()), rel=1e-5)
+    assert fine.is_watertight()
+
+
 # --- visibility -------------------------------------------------------------------------------------------------
 
 

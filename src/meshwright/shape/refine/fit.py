@@ -13,7 +13,7 @@ from torch import Tensor
 
 from meshwright.cameras import Cameras
 from meshwright.errors import InputError
-from meshwright.mesh import Mesh
+from meshwright.mesh import Mesh, subdivide
 from meshwright.progress import Progress, silent
 from meshwright.shape.refine.poses import PoseCorrections
 from meshwright.shape.refine.pyramid import Pictures
@@ -33,6 +33,7 @@ _STAGE_FALL = 0.7  # of the steps, from stage to stage
 _VIEWS_A_STEP = 6
 NEIGHBORS = 4  # nearest other views, with one of which each pixel is compared
 _RENEW = 10  # steps after which visibility and the weights of the views are found anew
+_AS_FINE = 1.2  # times as many vertices as the last stage asks for are still as many
 _VALIDATE = 25  # steps between validations, in the last stage
 # The rms error, of coverage or with that of colours, by which a start must be better than its fit to be kept.
 _CLEARLY = 0.02
@@ -74,10 +75,10 @@ def refine(
 
     Silhouettes must agree, and points must have the same colour in all views that see them. Topology stays; a closed
     mesh stays closed. The best state on withheld pixels is returned, or the start if that is clearly better: by 0.02
-    (rms of colours and coverage, or, if better at all in both, of coverage). Equal inputs and ``seed`` give equal
-    results, unless ``time_budget_s`` (wall clock) ends the work early. The work is done in the object's frame
-    (`Views.normalized`), so the place and the unit of the world do not matter. ``observe`` is shown the mesh of every
-    tenth step, in the caller's frame and without colours.
+    (rms of colours and coverage, or, if better at all in both, of coverage); a state of an early stage in as many
+    triangles as the last one has. Equal inputs and ``seed`` give equal results, unless ``time_budget_s`` (wall clock)
+    ends the work early. The work is done in the object's frame (`Views.normalized`), so the place and the unit of the
+    world do not matter. ``observe`` is shown the mesh of every tenth step, in the caller's frame and without colours.
 
     Raises:
         InputError: the mesh has no surface, or ``time_budget_s`` is not positive.
@@ -134,7 +135,7 @@ def refine_best(
     fit = fits[kept]
     best = fit.best
     return Refined(
-        starts[kept] if best is fit.start else frame.restore_mesh(best.mesh),
+        starts[kept] if best is fit.start else frame.restore_mesh(fit.fine(best.mesh)),
         dataclasses.replace(views, cameras=frame.restore_cameras(best.cameras)) if refine_cameras else views,
         fit.start.error,
         best.error,
@@ -219,6 +220,15 @@ class _Fit:
             self._progress("refine", min(done, 0.999), f"{terms}; {self._errors_so_far()}")
             if last:
                 return
+
+    def fine(self, mesh: Mesh) -> Mesh:
+        """The same surface in about as many triangles as those of the last stage, if it is from an early one.
+
+        Colours at the vertices of few triangles are a blurred picture (docs/shape.md: 1.7 dB).
+        """
+        while 4 * len(mesh.vertices) <= _AS_FINE * self._stages[-1].vertices:
+            mesh = Mesh(*subdivide(mesh.vertices, mesh.faces))
+        return mesh
 
     def prediction_error(self) -> float:
         """How badly the pictures are predicted from each other by way of the best state."""
