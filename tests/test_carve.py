@@ -91,8 +91,8 @@ def test_what_the_pictures_look_through_is_carved_away_and_what_they_show_stays(
     truth = distance_to_pillars(hull)
     phantom = ((hull.values < 0) & (truth > 1)).sum()
     assert phantom > 0.2 * (truth < 0).sum()  # else the scene shows nothing
-    assert ((carved.values < 0) & (truth > 1)).sum() < 0.65 * phantom
-    assert (carved.values < 0)[truth < -1].float().mean() > 0.98
+    assert ((carved.values < 0) & (truth > 1)).sum() < 0.5 * phantom
+    assert (carved.values < 0)[truth < -1].float().mean() > 0.95
 
 
 def test_nothing_lies_outside_the_hull(carving):
@@ -115,7 +115,7 @@ def test_a_fine_hull_is_carved_on_a_coarse_grid(carving, monkeypatch):
     # As much is removed as by carving on that grid itself.
     cells = (hull.cell_size / coarse.cell_size) ** 3
     by_both = [((a.values < 0) & (b.values > 0)).sum() for a, b in ((hull, fine), (coarse, carved))]
-    assert by_both[0] * cells == pytest.approx(int(by_both[1]), rel=0.35)
+    assert by_both[0] * cells == pytest.approx(int(by_both[1]), rel=0.25)
     assert (fine.values >= hull.values).all()
 
 
@@ -160,7 +160,7 @@ def test_the_road_begins_with_what_was_asked_for(carving):
         assert mesh.is_watertight()
         return mesh.volume()
 
-    assert volume("carve") < 0.995 * volume("hull")
+    assert volume("carve") < 0.97 * volume("hull")
 
 
 def test_both_starts_are_made_only_where_a_fit_will_choose(carving):
@@ -169,7 +169,7 @@ def test_both_starts_are_made_only_where_a_fit_will_choose(carving):
     both = start_shape(views, shape=auto, fit=FitOptions(refine="fast"))
     assert both.carved is not None
     assert both.carved.is_watertight()
-    assert both.carved.volume() < 0.995 * both.mesh.volume()
+    assert both.carved.volume() < 0.97 * both.mesh.volume()
     assert start_shape(views, shape=auto, fit=FitOptions(refine="off")).carved is None
     assert start_shape(views[:2], shape=auto).carved is None
 
@@ -184,7 +184,7 @@ def test_the_start_is_carved_unless_views_are_few(posed):
         return made.mesh.volume()
 
     for refine in ("fast", "full"):
-        assert volume(3, None, refine) == volume(3, "carve", refine) < 0.995 * volume(3, "hull", refine)
+        assert volume(3, None, refine) == volume(3, "carve", refine) < 0.99 * volume(3, "hull", refine)
 
 
 def test_two_views_leave_the_hull_in_its_own_resolution(posed, monkeypatch):

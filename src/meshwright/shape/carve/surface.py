@@ -12,9 +12,7 @@ from meshwright.shape.carve.grid import Scene
 from meshwright.shape.carve.rays import RaySamples, corner_offsets
 from meshwright.views import Views
 
-# Transmittance at the surface. Density rises over some cells, so at a half the surface lies behind the true one: at 0.7
-# two fifths less of what is solid is removed, of six objects, and a twentieth less of what is empty (docs/LOG.md).
-_LEVEL = 0.7
+_LEVEL = 0.5  # transmittance at the surface
 _SMOOTH_CELLS = 0.7  # of the transmittance
 _FILL_PX = 224  # pictures whose rays must meet the surface
 _FILL_STEP = 0.5  # cells between samples of these rays
