@@ -19,7 +19,7 @@ from meshwright.capture.gains import apply_gains, exposure_gains
 from meshwright.capture.segmentation import Segmented, segment_together, together
 from meshwright.capture.segmentation.colors import ColorModel
 from meshwright.capture.segmentation.cut import smallest_cut
-from meshwright.capture.segmentation.table import TablePicture
+from meshwright.capture.segmentation.table import Ground, TablePicture
 from meshwright.capture.sfm import count_supported
 from meshwright.capture.upright import Plane, level_world, meeting_point, moved_cameras, support_plane
 from meshwright.evaluate import Scored, silhouette_iou, write_report
@@ -216,6 +216,21 @@ def test_what_the_first_start_does_not_find_is_found_from_outside(monkeypatch):
     plane = Plane(np.array([0.0, 0.0, 1.0]), TABLE_Z)
     found = segment_together(scene.images, scene.cameras, torch.ones_like(scene.alpha), plane)
     assert float(silhouette_iou(found.alpha, scene.alpha).min()) > 0.9
+
+
+def test_what_an_object_stands_on_shows_no_table(box_scene):
+    """Where an even wall meets the table all views agree on its colour, but that is none of the table's."""
+    square = Ground(torch.ones(4, 6, dtype=torch.bool), torch.tensor([0.75, -0.45]), 0.15)
+    given = (box_scene.images, box_scene.cameras, torch.ones_like(box_scene.alpha), TABLE_Z, (0.0, 0.0), 1.5)
+    camera, size = box_scene.cameras[[0]], box_scene.images.shape[2:]
+    uv, _ = camera.project(torch.tensor([[1.0, 0.0, TABLE_Z], [1.0, 0.35, TABLE_Z], [1.0, 0.6, TABLE_Z]]))
+    column, row = (uv[0] * torch.tensor([size[1], size[0]])).long().T
+    seen, bare = (
+        TablePicture.of(*given, stood_on=ground).difference(box_scene.images[0], camera)[1] for ground in (None, square)
+    )
+    assert bare[row, column].tolist() == [0, 0, seen[row[2], column[2]]]
+    assert seen[row, column].min() > 0
+    assert (bare > 0).sum() < (seen > 0).sum() < 1.5 * (bare > 0).sum()
 
 
 def test_a_shadow_under_what_hangs_over_is_table():

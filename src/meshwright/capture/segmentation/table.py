@@ -25,6 +25,21 @@ _LEAST_SHARE = 0.34  # of the views that see the place
 
 
 @dataclass(frozen=True, eq=False)
+class Ground:
+    """A part of a plane across z: ``inside[x, y]`` is the square of side ``cell`` from ``low + cell * (x, y)`` on."""
+
+    inside: Bool[Tensor, "nx ny"]
+    low: Float[Tensor, "2"]
+    cell: float
+
+    def contains(self, xy: Float[Tensor, "rows columns 2"]) -> Bool[Tensor, "rows columns"]:
+        """Whether points are inside, its outline smoothed."""
+        at = (xy - self.low) / (self.cell * torch.tensor(self.inside.shape)) * 2 - 1
+        share = grid_sample(self.inside.float().T[None, None], at[None], align_corners=False, padding_mode="zeros")
+        return share[0, 0] > 0.5
+
+
+@dataclass(frozen=True, eq=False)
 class TablePicture:
     """Colours of the plane z = ``height`` where |x - x0| and |y - y0| <= ``half``, ``center`` being (x0, y0).
 
@@ -47,8 +62,13 @@ class TablePicture:
         center: tuple[float, float],
         half: float,
         side: int = TABLE_SIDE,
+        stood_on: Ground | None = None,
     ) -> "TablePicture":
-        """The picture on which the views agree most. ``free``: 0 where a view is known to show something else."""
+        """The picture on which the views agree most.
+
+        ``free``: 0 where a view is known to show something else. ``stood_on``: what no view can see, for an object
+        stands on it; the views may agree on that one's colour there.
+        """
         at = center[0] + half * (2 * (torch.arange(side) + 0.5) / side - 1)
         y = center[1] + half * (2 * (torch.arange(side) + 0.5) / side - 1)
         yy, xx = torch.meshgrid(y, at, indexing="ij")
@@ -63,6 +83,8 @@ class TablePicture:
         table = torch.from_numpy(colors).T.reshape(1, 3, side, side)
         # Colours of the texels around count too: the cameras are exact to a pixel at best.
         share = torch.from_numpy(agreeing).view(1, 1, side, side)
+        if stood_on is not None:
+            share = torch.where(stood_on.contains(torch.stack([xx, yy], dim=2)), 0.0, share)
         spread = [-max_pool2d(-table, 3, 1, 1), max_pool2d(table, 3, 1, 1), share]
         return cls(torch.cat(spread, dim=1), center, half, height)
 

@@ -27,7 +27,7 @@ from meshwright.cameras import Cameras
 from meshwright.capture.foreground import without_specks
 from meshwright.capture.segmentation.colors import ColorModel
 from meshwright.capture.segmentation.cut import contrast_weight, smallest_cut
-from meshwright.capture.segmentation.table import TABLE_SIDE, TablePicture, table_explains
+from meshwright.capture.segmentation.table import TABLE_SIDE, Ground, TablePicture, table_explains
 from meshwright.capture.upright import Plane, level_world, moved_cameras
 from meshwright.errors import InputError
 from meshwright.progress import Progress, silent
@@ -59,6 +59,7 @@ _EDGE_COST, _LEAST_EDGE = 3.0, 0.08
 _INSIDE, _OUTSIDE = 1.5, 4.0  # log odds that the shape's silhouette adds, well inside and well outside
 _BAND_PX = 3.0  # around the silhouette's outline in which they fade
 _FOOT = 0.3  # of the shape's height, that may be the table's shadow
+_BASE_LAYERS = 3  # of voxels: what is there, and below the rest, stands on the table
 _MARGIN = 0.1  # of the shape's sides, left around it for the next grid; more where it is not yet believed
 _LEAST_AGREEMENT, _MOST_UNEXPLAINED, _MOST_CUT_OFF = 0.87, 0.05, 0.34  # of `Segmented`, without doubt
 _CLEARLY_BETTER = 0.02  # of the score: outlines begun from outside keep a rim of shadow, which no score tells
@@ -169,11 +170,11 @@ def _segmented(
     center, half = volume.footprint()
     first_outlines = [shape.silhouette(work, i) & firm for i in range(len(work))]
 
-    def with_table(outlines: list[Bool[ndarray, "height width"]]) -> _Pictures:
+    def with_table(outlines: list[Bool[ndarray, "height width"]], stood_on: Ground | None = None) -> _Pictures:
         if table_z is None:
             return work
         hidden = [outline | first for outline, first in zip(outlines, first_outlines, strict=True)]
-        return work.with_table(hidden, _CLEAR_PX, table_z, center, half, firm=firm)
+        return work.with_table(hidden, _CLEAR_PX, table_z, center, half, firm=firm, stood_on=stood_on)
 
     cuts: list[Bool[ndarray, "height width"]] = []
     beliefs = _FIRM_BELIEF if firm else _BELIEF
@@ -201,7 +202,12 @@ def _segmented(
     # What each picture shows by itself, nearly: with the common shape before its eyes a cut agrees with that anyway.
     own = [work.cut(i, models, outlines[i], _OWN_BELIEF) for i in range(len(work))]
     agreement = torch.tensor([_iou(cut, outline) for cut, outline in zip(own, outlines, strict=True)])
-    work = with_table(outlines)
+    upper = None if table_z is None else shape.above_foot()
+    if upper is None:
+        work = with_table(outlines)
+    else:
+        # Outlines that hold a lump of table would hide that it is table, so what is above it is believed only.
+        work = with_table([upper.silhouette(work, i) for i in range(len(work))], shape.base(upper))
     full = full.with_table_of(work)
     alpha = torch.zeros(len(full), 1, *full.size)
     for i in range(len(full)):
@@ -280,6 +286,12 @@ class _Shape:
         inside = self.inside.clone()
         inside[:, :, :floor] = False
         return _Shape(inside, self.low, self.cell) if 2 * inside.sum() > self.inside.sum() else None
+
+    def base(self, upper: "_Shape") -> Ground:
+        """Where its lowest layers are below ``upper``, which is on the same grid: what it stands on."""
+        lowest = int(self.inside.any(dim=0).any(dim=0).nonzero()[0])
+        stands = self.inside[:, :, lowest : lowest + _BASE_LAYERS].any(dim=2) & upper.inside.any(dim=2)
+        return Ground(stands, self.low[:2], self.cell)
 
     def refitted(self, floor: float, margin: float) -> "_Shape":
         """A full grid that fits it, with room on all sides, but none below ``floor``."""
@@ -444,14 +456,16 @@ class _Pictures:
         half: float,
         side: int = TABLE_SIDE,
         firm: bool = False,
+        stood_on: Ground | None = None,
     ) -> "_Pictures":
         """With the table as it is seen farther than ``clear_px`` outside of some outlines.
 
         ``firm``: these hold all of the object, so the table is known well: how well the pictures themselves say.
+        ``stood_on``: as for `TablePicture`.
         """
         free = self.seen & ~np.stack([_grown(outline, clear_px) for outline in outlines])
         layer = torch.from_numpy(free).float()[:, None]
-        table = TablePicture.of(self.images, self.cameras, layer, height, center, half, side)
+        table = TablePicture.of(self.images, self.cameras, layer, height, center, half, side, stood_on)
         result = _Pictures(self.images, self.cameras, self.seen, table)
         if not firm:
             return result
