@@ -58,9 +58,11 @@ def start_named(name: str, views: Views) -> StartShape:
     """A start of the list above; ``eroded``: the hull drawn in to the carved one's volume, outlines filled."""
     hull = visual_hull(views, FINE_RESOLUTION if name == FINE else ShapeOptions.resolution)
     if name == ERODED:
-        return StartShape(eroded(hull, carve(views, hull), views).mesh(), None, hull.rejected_views, None, hull.unknown)
-    with without(WITHOUT[name]):
-        return StartShape(carve(views, hull).mesh(), None, hull.rejected_views, None, hull.unknown)
+        shape = eroded(hull, carve(views, hull), views)
+    else:
+        with without(WITHOUT[name]):
+            shape = carve(views, hull)
+    return StartShape(shape.mesh(), rejected_views=hull.rejected_views, unknown=hull.unknown)
 
 
 def eroded(hull: VisualHull, carved: VisualHull, views: Views) -> VisualHull:

@@ -129,7 +129,7 @@ def write_scene(scan: Mesh, folder: Path, count: int, width_px: int, seed: int) 
         rgb = render(room, wide, *sides, samples=1).rgb
         for mesh, shaded in ((table, False), (scan, True)):
             drawn = lit(mesh, wide, *sides) if shaded else render(mesh, wide, *sides, samples=1)
-            rgb = drawn.rgb - (1 - drawn.alpha) + (1 - drawn.alpha) * rgb
+            rgb = over(drawn, rgb)
         layers = bend(torch.cat([rgb, drawn.alpha], dim=1)[0], cameras[[i]], lens, height_px, width_px)
         write_photo(layers, gains[i], folder, name, rng)
     write_truth(folder, names, cameras, lens, table_z, gains)

@@ -120,7 +120,7 @@ def start_shape(
         elif start == "auto" and fit.refine != "off" and len(views) >= LEAST_VIEWS:
             carved = frame.restore_mesh(carve(views, hull, progress).mesh(shape.surface))
         mesh = frame.restore_mesh(hull.mesh(shape.surface))
-        return StartShape(mesh, None, hull.rejected_views, carved, hull.unknown)
+        return StartShape(mesh, rejected_views=hull.rejected_views, carved=carved, unknown=hull.unknown)
     if shape.start is not None:
         require_unset("a model, which is the start itself", start=shape.start)
     if shape.resolution != ShapeOptions.resolution:

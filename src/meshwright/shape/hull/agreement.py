@@ -13,7 +13,6 @@ from meshwright.shape.hull.rays import (
     CLEAR,
     STEPS,
     ClippedRays,
-    kept_out_by,
     kept_out_by_one,
     rays_a_side,
     rays_through,
@@ -94,7 +93,7 @@ def _without_contradictions(
         lost = looked_at.views[alone[worst]].bincount(minlength=len(silhouettes))[kept]
         lacking = [i for i in lost.argsort(descending=True, stable=True).tolist() if lost[i] > 0]
         mended = mend(silhouettes[kept], box, worst, lacking) if mending else None
-        if mended is None or kept_out_by(worst, mended.silhouettes, looked_at).sum() > _MENDED * alone[worst].sum():
+        if mended is None or kept_out_by_one(mended.silhouettes, looked_at)[worst].sum() > _MENDED * alone[worst].sum():
             unknown.pop(kept.pop(worst), None)
             continue
         silhouettes = silhouettes.replaced(kept, mended.silhouettes)

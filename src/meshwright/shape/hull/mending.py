@@ -16,7 +16,7 @@ from torch import Tensor
 from meshwright.shape.hull.bounds import Box
 from meshwright.shape.hull.cones import SAMPLES_AT_ONCE, Silhouettes
 from meshwright.shape.hull.outlines import outline_distances_px
-from meshwright.shape.hull.rays import CLEAR, STEPS, ClippedRays, kept_out_by, misses, rays_through, windows
+from meshwright.shape.hull.rays import CLEAR, STEPS, ClippedRays, kept_out_by_one, misses, rays_through, windows
 
 _CELLS = 64  # along a side of the box as each picture shows it: rays, and places that may be wrong
 _ENOUGH = 6  # views of which it is found out what they lack
@@ -47,7 +47,7 @@ def mend(silhouettes: Silhouettes, box: Box, view: int, lacking: list[int]) -> M
     if len(excess) == 0 or excess.float().mean() > _EXCESS:
         return None
     lacked = clear.of_views(lacking[:_ENOUGH])
-    lacked = lacked[kept_out_by(view, silhouettes, lacked)]
+    lacked = lacked[kept_out_by_one(silhouettes, lacked)[view]]
     counts = _lacking_views(silhouettes, box, view, own[own.clearance > 0], lacked)
     piece = binary_propagation(counts >= _SEVERAL, mask=counts > 0)
     if (counts >= _SEVERAL).sum() < _LEAST_CELLS:

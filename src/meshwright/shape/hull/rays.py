@@ -99,17 +99,6 @@ def kept_out_by_one(silhouettes: Silhouettes, rays: ClippedRays) -> Bool[Tensor,
     return found
 
 
-def kept_out_by(view: int, silhouettes: Silhouettes, rays: ClippedRays) -> Bool[Tensor, " rays"]:
-    """Whether this view, alone, keeps a ray from meeting the hull."""
-    found = torch.zeros(len(rays), dtype=torch.bool, device=rays.views.device)
-    for part, distances in _distances_along(silhouettes, rays):
-        own = distances[view].clone()
-        distances[view] = -math.inf
-        others = distances.amax(0)
-        found[part] = (torch.maximum(own, others).amin(1) > 0) & (others.amin(1) <= 0)
-    return found
-
-
 def misses(silhouettes: Silhouettes, rays: ClippedRays) -> Bool[Tensor, " rays"]:
     """Whether a ray does not meet the hull."""
     found = [distances.amax(0).amin(1) > 0 for _, distances in _distances_along(silhouettes, rays)]
